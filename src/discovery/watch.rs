@@ -1,0 +1,364 @@
+//! The one loop that asks a source: pace, back-off, equality, staleness.
+
+use super::{Answer, Discover, DiscoverError, Trust};
+use crate::model::ServiceName;
+use crate::rt::{Backoff, Tasks};
+use crate::telemetry::{Events, Kind};
+use rand::rngs::SmallRng;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// How the loop behaves when a source fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchSettings {
+    /// Back-off after an error: full jitter from `backoff_base` ...
+    pub backoff_base: Duration,
+    /// ... to `backoff_cap`.
+    pub backoff_cap: Duration,
+    /// Between tries while the registry refuses us.
+    pub refused_retry: Duration,
+}
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self {
+            backoff_base: Duration::from_millis(250),
+            backoff_cap: Duration::from_secs(30),
+            refused_retry: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a keeper holds of a running watch: the newest answer, the source's state, and a way to ask again.
+#[derive(Debug)]
+pub struct Feed {
+    /// `None` until the first answer. Equal trusted answers are not repeated.
+    pub answers: watch::Receiver<Option<Arc<Answer>>>,
+    pub status: Arc<Status>,
+    nudge: Arc<Notify>,
+}
+
+impl Feed {
+    /// Asks the source again at once, afresh.
+    pub fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+}
+
+/// What the source is doing now; read by the admin address.
+#[derive(Debug)]
+pub struct Status {
+    /// The source's URL without secrets.
+    url: String,
+    updates: AtomicU64,
+    errors: AtomicU64,
+    questions: AtomicU64,
+    /// Written by the loop, copied by readers.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last_good: Option<Instant>,
+    failing_since: Option<Instant>,
+    last_error: Option<Arc<str>>,
+    position: Option<u64>,
+    skipped: usize,
+}
+
+/// A moment's view of a [`Status`].
+#[derive(Clone, Debug)]
+pub struct StatusView {
+    pub url: String,
+    pub link: Link,
+    /// Since the last good answer.
+    pub age: Option<Duration>,
+    pub failing_for: Option<Duration>,
+    pub last_error: Option<Arc<str>>,
+    pub position: Option<u64>,
+    pub skipped: usize,
+    /// Answers that changed something, errors, and questions asked, since the start.
+    pub updates: u64,
+    pub errors: u64,
+    pub questions: u64,
+}
+
+/// How a source stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The last question was answered, or is still open without an error.
+    Live,
+    /// It fails; what it said last is kept.
+    Stale,
+    /// It has never answered.
+    Error,
+}
+
+impl Link {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Stale => "stale",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl Status {
+    fn new(url: String) -> Self {
+        Self {
+            url,
+            updates: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            questions: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    pub fn view(&self, now: Instant) -> StatusView {
+        let state = self.state();
+        StatusView {
+            url: self.url.clone(),
+            link: match (state.last_good, state.failing_since) {
+                (Some(_), None) => Link::Live,
+                (Some(_), Some(_)) => Link::Stale,
+                (None, _) => Link::Error,
+            },
+            age: state.last_good.map(|at| now.saturating_duration_since(at)),
+            failing_for: state.failing_since.map(|at| now.saturating_duration_since(at)),
+            last_error: state.last_error.clone(),
+            position: state.position,
+            skipped: state.skipped,
+            updates: self.updates.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            questions: self.questions.load(Ordering::Relaxed),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a good answer; `true` if the source had been failing.
+    fn good(&self, answer: &Answer, now: Instant) -> bool {
+        let mut state = self.state();
+        state.last_good = Some(now);
+        state.position = answer.position;
+        state.skipped = answer.skipped.len();
+        state.failing_since.take().is_some()
+    }
+
+    /// Notes an error; `true` if it is the first one.
+    fn bad(&self, error: &str, now: Instant) -> bool {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state();
+        state.last_error = Some(error.into());
+        let first = state.failing_since.is_none();
+        state.failing_since.get_or_insert(now);
+        first
+    }
+}
+
+/// Watches `source` until the group stops. The first question is asked at once.
+pub fn watch<S: Discover>(
+    tasks: &Tasks,
+    service: ServiceName,
+    url: String,
+    source: S,
+    settings: WatchSettings,
+    rng: SmallRng,
+) -> Feed {
+    let (publish, answers) = watch::channel(None);
+    let status = Arc::new(Status::new(url));
+    let nudge = Arc::new(Notify::new());
+    let looping = Loop {
+        service,
+        source,
+        publish,
+        status: Arc::clone(&status),
+        nudge: Arc::clone(&nudge),
+        backoff: Backoff::new(settings.backoff_base, settings.backoff_cap),
+        settings,
+        rng,
+        events: tasks.events().clone(),
+    };
+    tasks.spawn("watch", |stop| async move {
+        tokio::select! {
+            () = looping.run() => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    Feed { answers, status, nudge }
+}
+
+struct Loop<S> {
+    service: ServiceName,
+    source: S,
+    publish: watch::Sender<Option<Arc<Answer>>>,
+    status: Arc<Status>,
+    nudge: Arc<Notify>,
+    backoff: Backoff,
+    settings: WatchSettings,
+    rng: SmallRng,
+    events: Events,
+}
+
+impl<S: Discover> Loop<S> {
+    async fn run(mut self) {
+        loop {
+            let asked = Instant::now();
+            self.status.questions.fetch_add(1, Ordering::Relaxed);
+            let answer = tokio::select! {
+                answer = self.source.next() => Some(answer),
+                () = self.nudge.notified() => None,
+            };
+            match answer {
+                Some(Ok(answer)) => self.take(answer),
+                Some(Err(error)) => self.fail(&error).await,
+                None => self.source.rewind(),
+            }
+            let pace = self.source.pace(self.publish.borrow().as_ref().map(|a| &a.set));
+            tokio::time::sleep_until(asked + pace).await;
+        }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        self.backoff.reset();
+        if self.status.good(&answer, Instant::now()) {
+            self.events.emit(Kind::SourceRecovered, self.service.as_str(), None, &*self.status.url);
+        }
+        let last = self.publish.borrow().clone();
+        self.report_skipped(&answer, last.as_deref());
+        // A doubtful answer matters even when it repeats the last one: it is the second opinion.
+        let repeats = last.is_some_and(|last| {
+            last.set == answer.set && last.trust == Trust::Trusted && answer.trust == Trust::Trusted
+        });
+        if !repeats {
+            self.status.updates.fetch_add(1, Ordering::Relaxed);
+            self.publish.send_replace(Some(Arc::new(answer)));
+        }
+    }
+
+    /// One event for each unusable entry that was not there before; a flood of them is one event.
+    fn report_skipped(&self, answer: &Answer, last: Option<&Answer>) {
+        const EACH: usize = 20;
+        let old = last.map_or(&[][..], |last| &last.skipped);
+        let new: Vec<_> = answer.skipped.iter().filter(|entry| !old.contains(entry)).take(1 + EACH).collect();
+        for entry in new.iter().take(EACH) {
+            let detail = format!("{}: {}", entry.entry, entry.reason);
+            self.events.emit(Kind::EntrySkipped, self.service.as_str(), None, detail);
+        }
+        if new.len() > EACH {
+            let detail = format!("{} entries in all cannot be used", answer.skipped.len());
+            self.events.emit(Kind::EntrySkipped, self.service.as_str(), None, detail);
+        }
+    }
+
+    async fn fail(&mut self, error: &DiscoverError) {
+        let text = error.to_string();
+        if self.status.bad(&text, Instant::now()) {
+            let detail = format!("{}: {text}", self.status.url);
+            self.events.emit(Kind::SourceFailing, self.service.as_str(), None, detail);
+        } else {
+            tracing::debug!(service = %self.service, source = %self.status.url, error = text, "source still fails");
+        }
+        let delay = match error {
+            DiscoverError::Failed(_) => self.backoff.next(&mut self.rng),
+            DiscoverError::Refused(_) => self.settings.refused_retry,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.nudge.notified() => self.source.rewind(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Endpoint, EndpointSet};
+    use rand::SeedableRng;
+    use std::collections::VecDeque;
+
+    /// Answers from a script, then never again.
+    struct Script(VecDeque<Result<Answer, DiscoverError>>);
+
+    impl Discover for Script {
+        async fn next(&mut self) -> Result<Answer, DiscoverError> {
+            match self.0.pop_front() {
+                Some(line) => line,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn answer(ports: &[u16]) -> Answer {
+        let set = ports.iter().map(|p| Endpoint::at(([127, 0, 0, 1], *p).into())).collect::<EndpointSet>();
+        Answer { set, ..Answer::default() }
+    }
+
+    fn play(lines: Vec<Result<Answer, DiscoverError>>) -> (Tasks, Feed) {
+        let tasks = Tasks::new(Events::default());
+        let feed = watch(
+            &tasks,
+            ServiceName::new("web").unwrap(),
+            "script:".into(),
+            Script(lines.into()),
+            WatchSettings::default(),
+            SmallRng::seed_from_u64(1),
+        );
+        (tasks, feed)
+    }
+
+    async fn settle() {
+        tokio::time::sleep(Duration::from_secs(120)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invariant_3_an_error_is_not_an_empty_set() {
+        let (tasks, feed) = play(vec![
+            Ok(answer(&[1, 2])),
+            Err(DiscoverError::Failed("connection refused".into())),
+            Err(DiscoverError::Failed("connection refused".into())),
+        ]);
+        settle().await;
+        assert_eq!(feed.answers.borrow().as_ref().unwrap().set.len(), 2, "the last answer is kept");
+        let view = feed.status.view(Instant::now());
+        assert_eq!(view.link, Link::Stale);
+        assert_eq!(view.last_error.as_deref(), Some("connection refused"));
+        assert_eq!((view.updates, view.errors), (1, 2));
+        let failing = tasks.events().counts().find(|c| c.0 == Kind::SourceFailing).unwrap().1;
+        assert_eq!(failing, 1, "a failing source logs when it starts failing, not each time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_never_answered_is_in_error_and_publishes_nothing() {
+        let (_tasks, feed) = play(vec![Err(DiscoverError::Refused("no permission".into()))]);
+        settle().await;
+        assert!(feed.answers.borrow().is_none());
+        assert_eq!(feed.status.view(Instant::now()).link, Link::Error);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn equal_answers_only_touch_the_freshness() {
+        let (_tasks, feed) = play(vec![Ok(answer(&[1])), Ok(answer(&[1])), Ok(answer(&[1]))]);
+        settle().await;
+        assert_eq!(feed.status.view(Instant::now()).updates, 1);
+        let doubtful = Answer { trust: Trust::Doubtful("first after an error"), ..answer(&[1]) };
+        let (_tasks, feed) = play(vec![Ok(answer(&[1])), Ok(doubtful.clone()), Ok(doubtful)]);
+        settle().await;
+        assert_eq!(feed.status.view(Instant::now()).updates, 3, "a second opinion is heard");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_source_is_left_alone_for_long() {
+        let lines = (0..100).map(|_| Err(DiscoverError::Refused("ACL not found".into()))).collect();
+        let (_tasks, feed) = play(lines);
+        settle().await;
+        let asked = feed.status.view(Instant::now()).questions;
+        assert!(asked <= 5, "{asked} questions in 120 s");
+    }
+}

@@ -1,0 +1,79 @@
+//! Judging instances by asking them.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Active checks of one service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckSettings {
+    pub kind: CheckKind,
+    /// Between two checks of one healthy target.
+    pub interval: Duration,
+    /// For the whole check, connection included.
+    pub timeout: Duration,
+    /// Passes in a row that bring a failed target back.
+    pub rise: u32,
+    /// Failures in a row that take a target out. The first verdict on a new target needs one check only.
+    pub fall: u32,
+    /// Share by which each interval varies, 0 to 1.
+    pub jitter: f64,
+    /// Interval of a failed target: begins at `unhealthy_interval` and doubles ...
+    pub unhealthy_interval: Duration,
+    /// ... up to this.
+    pub unhealthy_interval_max: Duration,
+    /// Checked instead of the endpoint's own port.
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    Http(HttpCheck),
+    /// The connection is accepted.
+    Tcp,
+}
+
+/// What is asked, and which answer passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    pub method: http::Method,
+    /// Path and query.
+    pub path: String,
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// `Host` instead of the endpoint's address.
+    pub host: Option<String>,
+    /// Statuses that pass.
+    pub expect: Vec<RangeInclusive<u16>>,
+    /// Text that the first 64 KiB of the body must contain.
+    pub body: Option<String>,
+}
+
+impl HttpCheck {
+    /// `GET path`, any 2xx passes.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self {
+            method: http::Method::GET,
+            path: path.into(),
+            headers: Vec::new(),
+            host: None,
+            expect: vec![200..=299],
+            body: None,
+        }
+    }
+}
+
+impl CheckSettings {
+    /// The defaults for a kind of check.
+    pub fn new(kind: CheckKind) -> Self {
+        Self {
+            kind,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            jitter: 0.2,
+            unhealthy_interval: Duration::from_secs(5),
+            unhealthy_interval_max: Duration::from_secs(30),
+            port: None,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Outrigger: a sidecar that discovers, checks, balances and retries.
+
+pub mod balance;
+pub mod discovery;
+pub mod health;
+pub mod model;
+pub mod policy;
+pub mod registry;
+pub mod rt;
+pub mod telemetry;

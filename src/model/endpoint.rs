@@ -1,0 +1,62 @@
+//! One instance as discovery describes it.
+
+use super::{InstanceId, Zone};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// One instance as discovery describes it: a value, compared and thrown away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub addr: SocketAddr,
+    pub instance: InstanceId,
+    pub weight: Weight,
+    pub zone: Option<Zone>,
+    pub standing: Standing,
+    pub meta: Arc<BTreeMap<String, String>>,
+}
+
+impl Endpoint {
+    /// An endpoint of which only the address is known: passing, weight 1, named after its address.
+    pub fn at(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            instance: InstanceId::new(addr.to_string()),
+            weight: Weight::ONE,
+            zone: None,
+            standing: Standing::Passing,
+            meta: Arc::default(),
+        }
+    }
+}
+
+/// Share of traffic relative to the others: 1 to 65535; 0 means listed, but no new traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Weight(u16);
+
+impl Weight {
+    pub const ZERO: Self = Self(0);
+    pub const ONE: Self = Self(1);
+
+    pub const fn new(weight: u16) -> Self {
+        Self(weight)
+    }
+
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// What the registry itself says of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    Passing,
+    /// Listed, but not to be used: a critical check or maintenance. The text says which, for people.
+    Critical(Arc<str>),
+}
+
+impl Standing {
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Passing)
+    }
+}

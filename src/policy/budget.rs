@@ -1,0 +1,128 @@
+//! How many retries a service may make, in proportion to its requests, so that retries never become the load.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct BudgetSettings {
+    /// Retries as a share of requests, 0 to 1.
+    pub ratio: f64,
+    /// Retries per second that are always allowed.
+    pub floor: u32,
+}
+
+impl Default for BudgetSettings {
+    fn default() -> Self {
+        Self { ratio: 0.2, floor: 10 }
+    }
+}
+
+/// Requests and retries of the last ten seconds. Shared by all workers, without a lock.
+#[derive(Debug)]
+pub struct Budget {
+    settings: BudgetSettings,
+    start: Instant,
+    /// One slot per second: second (24 bits) | requests (20 bits) | retries (20 bits).
+    slots: [AtomicU64; Self::WINDOW as usize],
+}
+
+const COUNT_BITS: u32 = 20;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+impl Budget {
+    const WINDOW: u64 = 10;
+
+    pub fn new(settings: BudgetSettings, start: Instant) -> Self {
+        Self { settings, start, slots: Default::default() }
+    }
+
+    /// Counts a first attempt.
+    pub fn request(&self, now: Instant) {
+        self.bump(self.second(now), 1 << COUNT_BITS);
+    }
+
+    /// Takes one retry out of the budget; `false` if none is left.
+    ///
+    /// Two workers may both take the last one: the budget bounds a storm, it does not count coins.
+    pub fn retry(&self, now: Instant) -> bool {
+        let second = self.second(now);
+        let (mut requests, mut retries) = (0, 0);
+        for slot in &self.slots {
+            let value = slot.load(Ordering::Relaxed);
+            if second.saturating_sub(value >> (2 * COUNT_BITS)) < Self::WINDOW {
+                requests += (value >> COUNT_BITS) & COUNT_MASK;
+                retries += value & COUNT_MASK;
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most ten million")]
+        let allowed = self.settings.ratio * requests as f64
+            + f64::from(self.settings.floor) * Duration::from_secs(Self::WINDOW).as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "at most ten million")]
+        let within = (retries as f64) < allowed;
+        if within {
+            self.bump(second, 1);
+        }
+        within
+    }
+
+    /// Seconds since the start; begins at the window's length so that zeroed slots are old.
+    fn second(&self, now: Instant) -> u64 {
+        (now.saturating_duration_since(self.start).as_secs() + Self::WINDOW) & 0xff_ffff
+    }
+
+    fn bump(&self, second: u64, by: u64) {
+        let Some(slot) = self.slots.get((second % Self::WINDOW) as usize) else { return };
+        let mut old = slot.load(Ordering::Relaxed);
+        loop {
+            let fresh = if old >> (2 * COUNT_BITS) == second { old } else { second << (2 * COUNT_BITS) };
+            let full =
+                if by == 1 { fresh & COUNT_MASK } else { (fresh >> COUNT_BITS) & COUNT_MASK } == COUNT_MASK;
+            let new = if full { fresh } else { fresh + by };
+            match slot.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(seen) => old = seen,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spend(budget: &Budget, now: Instant) -> u32 {
+        (0..1_000_000).take_while(|_| budget.retry(now)).count() as u32
+    }
+
+    #[test]
+    fn an_idle_service_may_retry_at_its_floor() {
+        let start = Instant::now();
+        let budget = Budget::new(BudgetSettings::default(), start);
+        assert_eq!(spend(&budget, start), 100, "10 per second over 10 s");
+        assert!(!budget.retry(start + Duration::from_secs(9)));
+        assert_eq!(spend(&budget, start + Duration::from_secs(10)), 100, "the window has passed");
+    }
+
+    #[test]
+    fn a_fifth_of_the_requests_may_be_retried() {
+        let start = Instant::now();
+        let budget = Budget::new(BudgetSettings::default(), start);
+        for second in 0..10 {
+            for _ in 0..1_000 {
+                budget.request(start + Duration::from_secs(second));
+            }
+        }
+        assert_eq!(spend(&budget, start + Duration::from_secs(9)), 2_100);
+    }
+
+    #[test]
+    fn counts_stop_at_their_width_instead_of_running_over() {
+        let start = Instant::now();
+        let budget = Budget::new(BudgetSettings { ratio: 0.0, floor: 1 }, start);
+        for _ in 0..(1 << COUNT_BITS) + 10 {
+            budget.request(start);
+        }
+        assert_eq!(spend(&budget, start), 10);
+    }
+}

@@ -1,0 +1,83 @@
+//! How much may run at once, and how long anything may take.
+
+use std::time::Duration;
+
+/// Bounds on a service's traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests in flight at one target.
+    pub in_flight_per_target: u32,
+    /// Requests that wait for a target when all are at their limit; more are shed.
+    pub waiting: u32,
+    /// How long they wait.
+    pub wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { in_flight_per_target: 1024, waiting: 256, wait: Duration::from_secs(1) }
+    }
+}
+
+/// Time limits of a service's traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connection to an instance.
+    pub connect: Duration,
+    /// Request to response head, all attempts together. The clock stands still while an upload makes progress.
+    pub request: Duration,
+    /// No byte of a body in either direction.
+    pub idle: Duration,
+    /// An unused connection to an instance.
+    pub keep_alive: Duration,
+    /// Unused connections kept per instance and worker.
+    pub keep_alive_connections: usize,
+    /// No byte through an upgraded connection.
+    pub upgraded_idle: Duration,
+    /// What runs at a removed instance may go on this long.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            request: Duration::from_secs(15),
+            idle: Duration::from_secs(300),
+            keep_alive: Duration::from_secs(15),
+            keep_alive_connections: 256,
+            upgraded_idle: Duration::from_secs(3600),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Bounds on the application's side, the same for all services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Connections from clients; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Bytes of a request head.
+    pub head_bytes: usize,
+    /// Header lines of a request.
+    pub headers: usize,
+    /// From the first byte of a request head to its last.
+    pub head_timeout: Duration,
+    /// A connection without a request.
+    pub keep_alive: Duration,
+    /// Bytes of bodies kept for replay, in all.
+    pub replay_bytes: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            head_bytes: 64 * 1024,
+            headers: 128,
+            head_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            replay_bytes: 16 * 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Consul's HTTP API.
+
+use super::{Credential, TlsFiles};
+use url::Url;
+
+/// How to reach Consul.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsulSettings {
+    /// Agents, in order of preference: the next one is used while the one before fails. `http` or `https`.
+    pub addresses: Vec<Url>,
+    pub token: Option<Credential>,
+    pub tls: TlsFiles,
+    /// Consul Enterprise only.
+    pub namespace: Option<String>,
+}
