@@ -1,5 +1,5 @@
 //! Behaviour tests: real registries, real sockets, real processes. One module per behaviour.
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
