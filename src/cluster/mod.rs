@@ -1,0 +1,189 @@
+//! An upstream service: its targets, the rules for using them, and the one pointer that requests read.
+
+mod eligible;
+mod keeper;
+mod snapshot;
+mod tallies;
+mod ticket;
+mod vanish;
+
+pub use keeper::{Graces, Keeper, Upkeep};
+pub use snapshot::{Member, Presence, Snapshot};
+pub use tallies::{ServiceTally, Totals};
+pub use ticket::Ticket;
+
+use crate::balance::{Algorithm, PickCtx};
+use crate::discovery::Status;
+use crate::model::ServiceName;
+use crate::policy::{Budget, BudgetSettings, Limits, RetrySettings, Timeouts};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// The rules of one cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterSettings {
+    pub name: ServiceName,
+    pub algorithm: Algorithm,
+    pub retry: RetrySettings,
+    pub budget: BudgetSettings,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    /// New targets are unproven until their first check.
+    pub checked: bool,
+}
+
+/// One upstream service. Shared by all workers; what it points to is replaced by its keeper alone.
+#[derive(Debug)]
+pub struct Cluster {
+    pub settings: ClusterSettings,
+    pub budget: Budget,
+    /// The discovery source's state.
+    pub source: Arc<Status>,
+    snapshot: ArcSwap<Snapshot>,
+    /// True once any list was seen.
+    discovered: watch::Sender<bool>,
+    tallies: Box<[ServiceTally]>,
+    waiting: AtomicU32,
+    room: Notify,
+}
+
+/// Why there is no target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PickError {
+    #[error("no list of instances was ever received")]
+    Undiscovered,
+    #[error("the list of instances is empty")]
+    Empty,
+    #[error("instances are known, but none is usable")]
+    NoneEligible,
+    #[error("every usable instance was tried")]
+    Exhausted,
+    #[error("every usable instance is at its limit of requests in flight")]
+    Saturated,
+}
+
+impl Cluster {
+    pub fn new(settings: ClusterSettings, source: Arc<Status>, workers: usize, now: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            budget: Budget::new(settings.budget.clone(), now),
+            snapshot: ArcSwap::from_pointee(Snapshot::undiscovered(settings.algorithm)),
+            discovered: watch::channel(false).0,
+            tallies: (0..workers.max(1)).map(|_| ServiceTally::default()).collect(),
+            waiting: AtomicU32::new(0),
+            room: Notify::new(),
+            source,
+            settings,
+        })
+    }
+
+    pub fn name(&self) -> &ServiceName {
+        &self.settings.name
+    }
+
+    /// What requests see now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The cells of one worker.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`new` makes at least one, and the index is taken modulo the count"
+    )]
+    pub fn tally(&self, worker: usize) -> &ServiceTally {
+        &self.tallies[worker % self.tallies.len()]
+    }
+
+    pub fn tallies(&self) -> &[ServiceTally] {
+        &self.tallies
+    }
+
+    /// Chooses a target and opens a ticket for it, counted in `worker`'s cells. Never waits: one load, then the picker.
+    ///
+    /// # Errors
+    /// [`PickError`] says what stands against every target.
+    pub fn pick(self: &Arc<Self>, worker: usize, ctx: &mut PickCtx<'_>) -> Result<Ticket, PickError> {
+        let snapshot = self.snapshot.load();
+        let limit = self.settings.limits.in_flight_per_target;
+        let mut seen = *ctx.tried;
+        let mut full = false;
+        for _ in 0..crate::balance::Tried::MOST {
+            let mut ctx = PickCtx { hash: ctx.hash, tried: &seen, rng: ctx.rng, now: ctx.now };
+            let Some(target) = snapshot.picker.pick(&mut ctx) else { break };
+            if target.history.load.enter(limit) {
+                return Ok(Ticket::open(Arc::clone(self), Arc::clone(target), worker, ctx.now));
+            }
+            seen.push(target.id());
+            full = true;
+        }
+        Err(match &**snapshot {
+            _ if full => PickError::Saturated,
+            Snapshot { discovered: false, .. } => PickError::Undiscovered,
+            Snapshot { usable: 0, members, .. }
+                if members.iter().all(|m| m.presence == Presence::Draining) =>
+            {
+                PickError::Empty
+            }
+            Snapshot { usable: 0, .. } => PickError::NoneEligible,
+            _ => PickError::Exhausted,
+        })
+    }
+
+    /// Whether an eligible target is left that was not tried.
+    pub fn has_untried(&self, ctx: &mut PickCtx<'_>) -> bool {
+        self.snapshot.load().picker.pick(ctx).is_some()
+    }
+
+    /// How many targets may be picked.
+    pub fn usable(&self) -> usize {
+        self.snapshot.load().usable
+    }
+
+    /// Waits until some ticket ends; `false` at once when too many wait already, or after the time limit.
+    pub async fn wait_for_room(&self) -> bool {
+        let limits = &self.settings.limits;
+        let _place = match Place::take(&self.waiting, limits.waiting) {
+            Some(place) => place,
+            None => return false,
+        };
+        tokio::time::timeout(limits.wait, self.room.notified()).await.is_ok()
+    }
+
+    /// Waits for the first list, at most `limit`.
+    pub async fn wait_discovered(&self, limit: Duration) -> bool {
+        let mut discovered = self.discovered.subscribe();
+        matches!(tokio::time::timeout(limit, discovered.wait_for(|seen| *seen)).await, Ok(Ok(_)))
+    }
+
+    fn ticket_ended(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.room.notify_one();
+        }
+    }
+
+    /// Requests that wait for room now.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// A place in the queue, given back on drop.
+struct Place<'a>(&'a AtomicU32);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicU32, limit: u32) -> Option<Self> {
+        let place = Self(waiting);
+        // On refusal the drop takes this one back.
+        (waiting.fetch_add(1, Ordering::Relaxed) < limit).then_some(()).map(|()| place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

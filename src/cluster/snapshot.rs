@@ -1,0 +1,47 @@
+//! The one immutable view that requests read.
+
+use crate::balance::{Algorithm, Picker};
+use crate::model::Target;
+use std::sync::Arc;
+
+/// Everything a request needs to know of a cluster, as of one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts the keeper's swaps; 0 before the first.
+    pub generation: u64,
+    /// Some list was seen.
+    pub discovered: bool,
+    pub members: Arc<[Member]>,
+    /// How many the picker chooses from.
+    pub usable: usize,
+    pub picker: Box<dyn Picker>,
+}
+
+/// A target and how discovery stands to it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub target: Arc<Target>,
+    pub presence: Presence,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// In the last answer.
+    Listed,
+    /// Missing from an answer that deserves no trust yet: still used.
+    Suspect,
+    /// Removed; what runs may finish.
+    Draining,
+}
+
+impl Snapshot {
+    pub(super) fn undiscovered(algorithm: Algorithm) -> Self {
+        Self {
+            generation: 0,
+            discovered: false,
+            members: Arc::default(),
+            usable: 0,
+            picker: algorithm.build(Vec::new(), 0),
+        }
+    }
+}

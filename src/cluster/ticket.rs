@@ -1,0 +1,51 @@
+//! One attempt at one target, from the pick to the last body byte.
+
+use super::Cluster;
+use crate::model::{Outcome, Target};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// The record of one attempt: it counts as in flight while the ticket lives.
+///
+/// Dropping it ends the attempt. Unless [`Ticket::finish`] said otherwise, it was abandoned, which never
+/// counts against the target.
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket {
+    cluster: Arc<Cluster>,
+    target: Arc<Target>,
+    started: Instant,
+    outcome: Outcome,
+    /// Whose cells it is counted in.
+    worker: usize,
+}
+
+impl Ticket {
+    /// The caller has entered the target's load; the ticket leaves it.
+    pub(super) fn open(cluster: Arc<Cluster>, target: Arc<Target>, worker: usize, now: Instant) -> Self {
+        Self { cluster, target, started: now, outcome: Outcome::Abandoned, worker }
+    }
+
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// The response head came: the latency sample. Later bytes say nothing about the instance's speed.
+    pub fn saw_head(&mut self, now: Instant) {
+        self.target.history.load.sample(now.saturating_duration_since(self.started));
+    }
+
+    /// Ends the attempt.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.target.history.load.leave();
+        self.target.history.tally.count(self.outcome);
+        self.cluster.tally(self.worker).attempt(self.outcome);
+        self.cluster.ticket_ended();
+    }
+}

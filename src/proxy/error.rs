@@ -1,0 +1,148 @@
+//! The answers of our own: the only place that turns errors into responses.
+
+use super::relay::ResponseBody;
+use crate::cluster::{Cluster, PickError, Presence};
+use http::{HeaderValue, Response, StatusCode, header};
+use std::fmt::Write;
+use tokio::time::Instant;
+
+/// Why a request gets an answer from us instead of an instance's.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// No target could be chosen.
+    Pick(PickError),
+    ConnectFailed(String),
+    Reset(String),
+    Protocol(String),
+    Timeout,
+    /// The request came through this sidecar before.
+    Loop,
+    /// We refuse to guess what was meant.
+    BadRequest(&'static str),
+    /// Hyper could not read the request.
+    Malformed,
+    HeadTooLarge,
+    /// The client's upload broke off.
+    UploadFailed,
+}
+
+impl Fault {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Pick(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectFailed(_) | Self::Reset(_) | Self::Protocol(_) => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::BadRequest(_) | Self::Malformed | Self::UploadFailed => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+
+    /// The word in the header, the body and the log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Pick(PickError::Undiscovered | PickError::Empty) => "no_endpoints",
+            Self::Pick(PickError::NoneEligible | PickError::Exhausted) => "no_usable_endpoint",
+            Self::Pick(PickError::Saturated) => "overloaded",
+            Self::ConnectFailed(_) => "connect_failed",
+            Self::Reset(_) => "upstream_reset",
+            Self::Protocol(_) => "upstream_protocol",
+            Self::Timeout => "timeout",
+            Self::Loop => "loop",
+            Self::BadRequest(_) | Self::Malformed | Self::HeadTooLarge | Self::UploadFailed => "bad_request",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Pick(error) => error.to_string(),
+            Self::ConnectFailed(why) | Self::Reset(why) | Self::Protocol(why) => why.clone(),
+            Self::Timeout => "no response head in time".to_owned(),
+            Self::Loop => "the chosen instance is this sidecar itself, or the request came round".to_owned(),
+            Self::BadRequest(why) => (*why).to_owned(),
+            Self::Malformed => "the request cannot be read as HTTP/1.1 (RFC 9112)".to_owned(),
+            Self::HeadTooLarge => "the request head is larger than the limit".to_owned(),
+            Self::UploadFailed => "the request body broke off".to_owned(),
+        }
+    }
+
+    /// The status code of gRPC (grpc/doc/statuscodes.md).
+    fn grpc_status(&self) -> &'static str {
+        match self {
+            Self::Pick(PickError::Saturated) => "8",
+            Self::Pick(_) | Self::ConnectFailed(_) | Self::Reset(_) => "14",
+            Self::Timeout => "4",
+            _ => "13",
+        }
+    }
+
+    fn retry_after(&self) -> bool {
+        matches!(self, Self::Pick(PickError::Undiscovered | PickError::Empty | PickError::Saturated))
+    }
+
+    fn closes(&self) -> bool {
+        matches!(self, Self::BadRequest(_) | Self::Malformed | Self::HeadTooLarge | Self::UploadFailed)
+    }
+
+    fn body(&self, service: &str) -> String {
+        let body = serde_json::json!({ "error": self.code(), "service": service, "detail": self.detail() });
+        format!("{body}\n")
+    }
+
+    /// The whole response.
+    pub fn response(&self, cluster: &Cluster, grpc: bool, now: Instant) -> Response<ResponseBody> {
+        let service = cluster.name().as_str();
+        let mut response = if grpc {
+            let mut response = Response::new(ResponseBody::empty());
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from_static(self.grpc_status()));
+            if let Ok(message) = HeaderValue::from_str(&format!("{}: {}", self.code(), self.detail())) {
+                headers.insert("grpc-message", message);
+            }
+            response
+        } else {
+            let mut response = Response::new(ResponseBody::full(self.body(service)));
+            *response.status_mut() = self.status();
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        };
+        let headers = response.headers_mut();
+        if self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Ok(facts) = HeaderValue::from_str(&self.facts(cluster, now)) {
+            headers.insert("x-outrigger-error", facts);
+        }
+        response
+    }
+
+    /// `CODE; service=…; known=3; usable=0; source_age=12s`
+    fn facts(&self, cluster: &Cluster, now: Instant) -> String {
+        let snapshot = cluster.snapshot();
+        let known = snapshot.members.iter().filter(|m| m.presence != Presence::Draining).count();
+        let mut facts =
+            format!("{}; service={}; known={known}; usable={}", self.code(), cluster.name(), snapshot.usable);
+        if let Some(age) = cluster.source.view(now).age {
+            // Writing to a String cannot fail.
+            let _ = write!(facts, "; source_age={}s", age.as_secs());
+        }
+        facts
+    }
+
+    /// The whole response as bytes, for a request that hyper could not read; the connection closes after it.
+    pub fn raw(&self, service: &str) -> Vec<u8> {
+        let (status, code, body) = (self.status(), self.code(), self.body(service));
+        format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
+             x-outrigger-error: {code}; service={service}\r\n\r\n{body}",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default(),
+            body.len(),
+        )
+        .into_bytes()
+    }
+}

@@ -1,0 +1,283 @@
+//! The attempt loop: pick, send, judge, and on another target again while that makes sense.
+
+use super::client::Client;
+use super::error::Fault;
+use super::headers::Traits;
+use super::relay::Exchange;
+use super::upload::{Gate, RequestBody, Upload};
+use crate::balance::{PickCtx, Tried};
+use crate::cluster::{PickError, Ticket};
+use crate::model::Outcome;
+use crate::policy::{Ask, Failure, Next, decide};
+use crate::upstream::{SendError, Stage, UpstreamBody};
+use http::{Request, Response, StatusCode, header, request};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a request may wait for the very first list of instances.
+const FIRST_LIST: Duration = Duration::from_secs(5);
+
+/// One request and all its attempts.
+pub(super) struct Call<'a> {
+    pub exchange: &'a Exchange,
+    pub head: &'a request::Parts,
+    pub upload: &'a Upload,
+    pub traits: Traits,
+    /// The client understands 1xx responses.
+    pub interim: bool,
+}
+
+/// What an instance answered, and the ticket that lives as long as the answer's body.
+pub(super) struct Answer {
+    pub response: Response<UpstreamBody<RequestBody>>,
+    pub ticket: Ticket,
+}
+
+/// How an attempt ended without an answer that is passed on as it is.
+enum Failed {
+    /// No answer; the fault is what the client gets if there is no other attempt.
+    Fault(Failure, Fault),
+    /// An answer that another instance might better.
+    Status(Failure, Box<Answer>),
+}
+
+impl Call<'_> {
+    /// Makes attempts until one is good enough or nothing more may be tried.
+    pub async fn run(&self) -> Result<Answer, Fault> {
+        let cluster = &self.exchange.cluster;
+        cluster.budget.request(self.exchange.started);
+        let mut tried = Tried::default();
+        let mut attempts = 0;
+        loop {
+            let ticket = self.ticket(&tried).await?;
+            if self.exchange.worker.shared.own.contains(&ticket.target().endpoint.addr) {
+                return Err(Fault::Loop);
+            }
+            tried.push(ticket.target().id());
+            attempts += 1;
+            let failed = match self.attempt(ticket, self.time_for(attempts, &tried)).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            match self.next(failed.failure(), attempts, &tried) {
+                Next::Retry { after, .. } => {
+                    drop(failed);
+                    if !after.is_zero() {
+                        tokio::time::sleep(after).await;
+                    }
+                }
+                Next::Return(_) => return failed.give_up(),
+            }
+        }
+    }
+
+    /// A target that was not tried; waits for the first list, or for room, but never for anything else.
+    async fn ticket(&self, tried: &Tried) -> Result<Ticket, Fault> {
+        let Exchange { worker, cluster, .. } = self.exchange;
+        loop {
+            let picked = {
+                let mut rng = worker.rng.borrow_mut();
+                let mut ctx = PickCtx { hash: None, tried, rng: &mut rng, now: Instant::now() };
+                cluster.pick(worker.index, &mut ctx)
+            };
+            let waited = match picked {
+                Ok(ticket) => return Ok(ticket),
+                Err(PickError::Undiscovered) => cluster.wait_discovered(FIRST_LIST).await,
+                Err(PickError::Saturated) => cluster.wait_for_room().await,
+                Err(_) => false,
+            };
+            if !waited {
+                return Err(Fault::Pick(picked.err().unwrap_or(PickError::Exhausted)));
+            }
+        }
+    }
+
+    /// One attempt within `limit`; on a kept-alive connection that turns out dead, once more on a fresh one.
+    async fn attempt(&self, mut ticket: Ticket, limit: Duration) -> Result<Answer, Failed> {
+        let Exchange { worker, cluster, .. } = self.exchange;
+        let timeouts = &cluster.settings.timeouts;
+        let target = Arc::clone(ticket.target());
+        let sending = async {
+            match worker.upstream.send(&target, self.request(), timeouts, false).await {
+                Err(error) if self.is_stale_connection(&error) => {
+                    worker.upstream.send(&target, self.request(), timeouts, true).await
+                }
+                sent => sent,
+            }
+        };
+        let Some(sent) = self.in_time(sending, limit).await else {
+            ticket.finish(Outcome::Timeout);
+            return Err(Failed::Fault(Failure::Timeout, Fault::Timeout));
+        };
+        match sent {
+            Ok(response) => {
+                ticket.saw_head(Instant::now());
+                let answer = Answer { response, ticket };
+                match self.judge(&answer) {
+                    None => Ok(answer),
+                    Some(failure) => Err(Failed::Status(failure, Box::new(answer))),
+                }
+            }
+            Err(error) => {
+                let (failure, outcome, fault) = blame(&error);
+                tracing::debug!(cluster = %cluster.name(), target.addr = %target.endpoint.addr, %error, "attempt failed");
+                ticket.finish(outcome);
+                Err(Failed::Fault(failure, fault))
+            }
+        }
+    }
+
+    /// The head and the body from its beginning, for one more attempt.
+    fn request(&self) -> Request<RequestBody> {
+        let gate = self.traits.expects_continue.then(Arc::<Gate>::default);
+        let mut request = Request::new(self.upload.play(gate.clone()));
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.head.uri.clone();
+        *request.headers_mut() = self.head.headers.clone();
+        *request.extensions_mut() = self.head.extensions.clone();
+        if self.interim {
+            let client = Arc::clone(&self.exchange.client);
+            hyper::ext::on_informational(&mut request, move |interim| match (interim.status(), &gate) {
+                // Hyper says "100 Continue" to the client when its body is first asked for.
+                (StatusCode::CONTINUE, Some(gate)) => gate.open(),
+                (StatusCode::CONTINUE, None) => {}
+                (status, _) => pass_on(&client, status, interim.headers()),
+            });
+        }
+        request
+    }
+
+    /// RFC 9112, section 9.3.1: a connection closed before the first byte of a response may have been closed before
+    /// the request was seen; a request that is safe to repeat is repeated on a fresh one.
+    fn is_stale_connection(&self, error: &SendError) -> bool {
+        error.reused
+            && error.stage == Stage::Head
+            && !error.is_protocol()
+            && !error.is_upload()
+            && (self.traits.idempotent || self.exchange.cluster.settings.retry.unsafe_methods)
+            && self.upload.is_replayable()
+    }
+
+    /// Waits for the response head; the clock stands still while the upload makes progress.
+    async fn in_time<T>(&self, sending: impl Future<Output = T>, limit: Duration) -> Option<T> {
+        let mut deadline = Instant::now() + limit;
+        let mut sending = std::pin::pin!(sending);
+        loop {
+            match tokio::time::timeout_at(deadline, sending.as_mut()).await {
+                Ok(sent) => return Some(sent),
+                Err(_) => {
+                    let moved = self.upload.progress().or_else(|| self.upload.completed())?;
+                    if moved + limit <= Instant::now() {
+                        return None;
+                    }
+                    deadline = moved + limit;
+                }
+            }
+        }
+    }
+
+    /// Whether a complete response counts as a failure that may be retried.
+    fn judge(&self, answer: &Answer) -> Option<Failure> {
+        let status = answer.response.status().as_u16();
+        let retry_after = || {
+            let text = answer.response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+            text.trim().parse().ok().map(Duration::from_secs)
+        };
+        match status {
+            429 => retry_after().map(|after| Failure::Status(status, Some(after))),
+            _ if self.exchange.cluster.settings.retry.statuses.contains(&status) => {
+                Some(Failure::Status(status, retry_after()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Time left until the response head must be there.
+    fn left(&self) -> Duration {
+        let begun =
+            self.upload.progress().or_else(|| self.upload.completed()).unwrap_or(self.exchange.started);
+        let deadline = begun.max(self.exchange.started) + self.exchange.cluster.settings.timeouts.request;
+        deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// This attempt's share: what is left, divided among the attempts that may still be made.
+    fn time_for(&self, attempt: u32, tried: &Tried) -> Duration {
+        let retry = &self.exchange.cluster.settings.retry;
+        let may_repeat = (self.traits.idempotent || retry.unsafe_methods) && self.upload.is_replayable();
+        let others = if may_repeat { self.exchange.cluster.usable().saturating_sub(tried.len()) } else { 0 };
+        let more = retry.attempts.saturating_sub(attempt).min(u32::try_from(others).unwrap_or(u32::MAX));
+        self.left() / (1 + more)
+    }
+
+    fn next(&self, failure: Failure, attempts: u32, tried: &Tried) -> Next {
+        let Exchange { worker, cluster, .. } = self.exchange;
+        let mut rng = worker.rng.borrow_mut();
+        let now = Instant::now();
+        let ask = Ask {
+            failure,
+            attempts,
+            idempotent: self.traits.idempotent,
+            replayable: self.upload.is_replayable(),
+            other_target: cluster.has_untried(&mut PickCtx { hash: None, tried, rng: &mut rng, now }),
+            left: self.left(),
+        };
+        let next = decide(&cluster.settings.retry, &ask, || cluster.budget.retry(now), &mut *rng);
+        let tally = cluster.tally(worker.index);
+        match next {
+            Next::Retry { reason, .. } => tally.retry(reason),
+            Next::Return(Some(denied)) => tally.denied(denied),
+            Next::Return(None) => {}
+        }
+        next
+    }
+}
+
+impl Failed {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Fault(failure, _) | Self::Status(failure, _) => *failure,
+        }
+    }
+
+    /// The client gets what there is: an instance's own answer goes before one of ours.
+    fn give_up(self) -> Result<Answer, Fault> {
+        match self {
+            Self::Fault(_, fault) => Err(fault),
+            Self::Status(_, answer) => Ok(*answer),
+        }
+    }
+}
+
+/// What a failed send means for the retry, for the target's record, and for the client.
+fn blame(error: &SendError) -> (Failure, Outcome, Fault) {
+    let text = error.to_string();
+    match error.stage {
+        _ if error.is_upload() => (Failure::Protocol, Outcome::Abandoned, Fault::UploadFailed),
+        Stage::Connect => (Failure::Connect, Outcome::ConnectFailed, Fault::ConnectFailed(text)),
+        Stage::Unsent => (Failure::Unsent, Outcome::Reset, Fault::Reset(text)),
+        Stage::Head if error.is_protocol() => (Failure::Protocol, Outcome::Protocol, Fault::Protocol(text)),
+        Stage::Head => (Failure::Reset, Outcome::Reset, Fault::Reset(text)),
+    }
+}
+
+/// Sends an interim response ahead of the real one (RFC 9110, section 15.2).
+fn pass_on(client: &Client, status: StatusCode, headers: &http::HeaderMap) {
+    let mut bytes =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
+    for (name, value) in headers {
+        // An interim response has no body and no say over the connection.
+        if matches!(
+            *name,
+            header::CONNECTION | header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::UPGRADE
+        ) {
+            continue;
+        }
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    client.overtake(&bytes);
+}

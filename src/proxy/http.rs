@@ -1,0 +1,101 @@
+//! One request from the client: checked, cleaned, forwarded; one response back.
+
+use super::client::Client;
+use super::error::Fault;
+use super::forward::{Answer, Call};
+use super::headers::{self, Traits};
+use super::relay::{Exchange, ResponseBody};
+use super::upgrade;
+use super::upload::Upload;
+use super::worker::Worker;
+use crate::cluster::Cluster;
+use crate::model::Outcome;
+use http::{Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+/// Answers one request. An upgraded connection keeps its `permit` until it ends.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    cluster: Arc<Cluster>,
+    client: Arc<Client>,
+    permit: Rc<OwnedSemaphorePermit>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let mut exchange = Exchange::open(worker, cluster, client, Instant::now());
+    let response = answer(&exchange, permit, request).await;
+    exchange.code = response.status().as_u16();
+    Ok(response.map(|body| body.closing(exchange)))
+}
+
+async fn answer(
+    exchange: &Exchange,
+    permit: Rc<OwnedSemaphorePermit>,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let Exchange { worker, cluster, client, .. } = exchange;
+    let refuse = |fault: &Fault, grpc| {
+        tracing::debug!(service = %cluster.name(), code = fault.code(), ?fault, "own answer");
+        fault.response(cluster, grpc, Instant::now())
+    };
+    let switching = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    if let Err(why) = headers::check(&parts) {
+        return refuse(&Fault::BadRequest(why), false);
+    }
+    if headers::came_round(&parts.headers) {
+        return refuse(&Fault::Loop, false);
+    }
+    let interim = parts.version >= Version::HTTP_11;
+    let traits = headers::to_upstream(&mut parts, client.peer, &mut worker.rng.borrow_mut());
+    let upload = Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left);
+    let call = Call { exchange, head: &parts, upload: &upload, traits, interim };
+    match call.run().await {
+        Ok(answer) => respond(exchange, answer, traits, switching, permit),
+        Err(fault) => refuse(&fault, traits.grpc),
+    }
+}
+
+/// Turns an instance's answer into ours.
+fn respond(
+    exchange: &Exchange,
+    answer: Answer,
+    traits: Traits,
+    switching: Option<OnUpgrade>,
+    permit: Rc<OwnedSemaphorePermit>,
+) -> Response<ResponseBody> {
+    let Exchange { worker, cluster, client, .. } = exchange;
+    let Answer { mut response, ticket } = answer;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (Some(from), true) = (switching, traits.upgrade) else {
+            ticket.finish(Outcome::Protocol);
+            let fault = Fault::Protocol("the instance switched protocols unasked".to_owned());
+            return fault.response(cluster, traits.grpc, Instant::now());
+        };
+        let to = hyper::upgrade::on(&mut response);
+        let timeouts = &cluster.settings.timeouts;
+        let idle = timeouts.upgraded_idle;
+        let target = Arc::clone(ticket.target());
+        worker.upstream.run(&target, timeouts, "tunnel", async move {
+            upgrade::tunnel(from, to, ticket, idle).await;
+            drop(permit);
+        });
+        let protocol = response.headers().get(header::UPGRADE).cloned();
+        let mut switched = response.map(|_| ResponseBody::empty());
+        headers::from_upstream(switched.headers_mut());
+        switched.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = protocol {
+            switched.headers_mut().insert(header::UPGRADE, protocol);
+        }
+        return switched;
+    }
+    headers::from_upstream(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    let outcome = if response.status().is_server_error() { Outcome::ServerError } else { Outcome::Success };
+    response.map(|body| ResponseBody::relay(body, ticket, outcome, client))
+}

@@ -1,0 +1,15 @@
+//! The data plane: what happens to a request between the application and an instance.
+
+mod client;
+mod error;
+mod forward;
+mod headers;
+mod http;
+mod listener;
+mod relay;
+mod upgrade;
+mod upload;
+mod worker;
+
+pub use listener::{Bound, Crew, bind};
+pub use worker::{Shared, Worker};

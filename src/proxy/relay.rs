@@ -1,0 +1,162 @@
+//! A response on its way to the client, and the account of its request.
+
+use super::client::{Client, Phase};
+use super::upload::RequestBody;
+use super::worker::Worker;
+use crate::cluster::{Cluster, Ticket};
+use crate::model::Outcome;
+use crate::upstream::UpstreamBody;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::time::Instant;
+
+/// One request's account; closed when it is dropped, with the last byte of the response.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub worker: Rc<Worker>,
+    pub cluster: Arc<Cluster>,
+    pub client: Arc<Client>,
+    pub started: Instant,
+    /// The answer's status; 499 until there is one.
+    pub code: u16,
+}
+
+impl Exchange {
+    /// What is counted when the client went away before there was an answer.
+    const CLIENT_WENT_AWAY: u16 = 499;
+
+    pub fn open(worker: Rc<Worker>, cluster: Arc<Cluster>, client: Arc<Client>, now: Instant) -> Self {
+        client.enter(Phase::Busy, now);
+        Self { worker, cluster, client, started: now, code: Self::CLIENT_WENT_AWAY }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.started);
+        self.cluster.tally(self.worker.index).request(self.code, took);
+        tracing::debug!(service = %self.cluster.name(), code = self.code, ?took, peer = %self.client.peer, "request");
+        self.client.enter(Phase::Ending, now);
+    }
+}
+
+/// The body of a response to the client.
+#[derive(Debug)]
+pub(super) struct ResponseBody {
+    content: Content,
+    /// Dropped with the body.
+    exchange: Option<Exchange>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Full(Option<Bytes>),
+    Relay(Box<Relay>),
+}
+
+/// An instance's body, and the ticket that lives until its last byte.
+#[derive(Debug)]
+struct Relay {
+    body: UpstreamBody<RequestBody>,
+    ticket: Option<Ticket>,
+    /// What a complete answer counts as.
+    outcome: Outcome,
+    client: Arc<Client>,
+    /// The instance was asked for more and had nothing.
+    starved: bool,
+}
+
+impl ResponseBody {
+    pub fn empty() -> Self {
+        Self { content: Content::Full(None), exchange: None }
+    }
+
+    pub fn full(text: String) -> Self {
+        Self { content: Content::Full(Some(text.into())), exchange: None }
+    }
+
+    /// `outcome` is what the attempt was once its last byte has come.
+    pub fn relay(
+        body: UpstreamBody<RequestBody>,
+        ticket: Ticket,
+        outcome: Outcome,
+        client: &Arc<Client>,
+    ) -> Self {
+        let client = Arc::clone(client);
+        let relay = Relay { body, ticket: Some(ticket), outcome, client, starved: false };
+        Self { content: Content::Relay(Box::new(relay)), exchange: None }
+    }
+
+    /// Closes the account when the body is gone.
+    pub fn closing(mut self, exchange: Exchange) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+}
+
+impl Relay {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.starved = frame.is_pending();
+        let ended = match &frame {
+            Poll::Pending => return frame,
+            Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream() => return frame,
+            Poll::Ready(Some(Ok(_)) | None) => self.outcome,
+            Poll::Ready(Some(Err(_))) => Outcome::Reset,
+        };
+        self.finish(ended);
+        frame
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.finish(outcome);
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // Hyper drops a body that is known to be empty without asking for it.
+        let outcome = match () {
+            () if self.body.is_end_stream() => self.outcome,
+            () if self.starved && self.client.is_aborted() => Outcome::Timeout,
+            () => Outcome::Abandoned,
+        };
+        self.finish(outcome);
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.content {
+            Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Relay(relay) => relay.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Full(bytes) => bytes.is_none(),
+            Content::Relay(relay) => relay.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Content::Relay(relay) => relay.body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Connections that leave HTTP behind: WebSocket and the like.
+
+use crate::cluster::Ticket;
+use crate::model::Outcome;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Carries bytes both ways until both sides have closed, one has failed, or nothing moved for `idle`.
+pub(super) async fn tunnel(client: OnUpgrade, instance: OnUpgrade, ticket: Ticket, idle: Duration) {
+    let (client, instance) = match (client.await, instance.await) {
+        (Ok(client), Ok(instance)) => (client, instance),
+        (Err(_), _) => return,
+        (_, Err(_)) => return ticket.finish(Outcome::Reset),
+    };
+    let moved = Cell::new(false);
+    let mut client = Watched { io: TokioIo::new(client), moved: &moved };
+    let mut instance = Watched { io: TokioIo::new(instance), moved: &moved };
+    let watchdog = async {
+        loop {
+            tokio::time::sleep(idle).await;
+            if !moved.take() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        copied = tokio::io::copy_bidirectional(&mut client, &mut instance) => {
+            tracing::debug!(?copied, "tunnel ended");
+        }
+        () = watchdog => tracing::debug!("tunnel idle"),
+    }
+    ticket.finish(Outcome::Success);
+}
+
+/// Notes that bytes moved.
+struct Watched<'a, T> {
+    io: T,
+    moved: &'a Cell<bool>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<'_, T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        self.moved.set(true);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<'_, T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

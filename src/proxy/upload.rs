@@ -1,0 +1,230 @@
+//! A request body that is streamed, and kept up to a limit so that it can be sent again.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// How long an instance may stay silent on `Expect: 100-continue` before the body is sent anyway
+/// (RFC 9110, section 10.1.1 forbids to wait for ever; one second is what curl waits).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// The client's body, shared by all attempts of one request. `None` inside: there is no body.
+#[derive(Debug)]
+pub(super) struct Upload(Option<Rc<RefCell<Source>>>);
+
+#[derive(Debug)]
+struct Source {
+    incoming: Incoming,
+    /// Whose turn it is: an abandoned attempt must not take bytes from its successor.
+    attempt: u32,
+    kept: Vec<Kept>,
+    kept_bytes: usize,
+    /// More came than is kept.
+    overflowed: bool,
+    limit: usize,
+    /// Bytes that all requests of the process may still keep.
+    shared: Arc<AtomicUsize>,
+    ended: bool,
+    progress: Instant,
+}
+
+#[derive(Clone, Debug)]
+enum Kept {
+    Data(Bytes),
+    Trailers(http::HeaderMap),
+}
+
+/// One attempt's view of the body.
+#[derive(Debug)]
+pub(super) struct RequestBody(Option<Play>);
+
+#[derive(Debug)]
+struct Play {
+    source: Rc<RefCell<Source>>,
+    attempt: u32,
+    /// Kept frames sent so far.
+    at: usize,
+    gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
+}
+
+/// Holds a body back until the instance says `100 Continue`.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    open: AtomicBool,
+    /// The attempt that waits; touched for a moment only.
+    waker: Mutex<Option<Waker>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadError {
+    #[error("the client's body broke off: {0}")]
+    Client(#[from] hyper::Error),
+    #[error("another attempt has taken over")]
+    Superseded,
+}
+
+impl Gate {
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        if self.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Upload {
+    /// Keeps up to `limit` bytes, as long as `shared` lasts.
+    pub fn new(incoming: Incoming, limit: usize, shared: &Arc<AtomicUsize>) -> Self {
+        if incoming.is_end_stream() {
+            return Self(None);
+        }
+        Self(Some(Rc::new(RefCell::new(Source {
+            incoming,
+            attempt: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            overflowed: false,
+            limit,
+            shared: Arc::clone(shared),
+            ended: false,
+            progress: Instant::now(),
+        }))))
+    }
+
+    /// The body from its beginning, for one more attempt; earlier ones end here.
+    pub fn play(&self, gate: Option<Arc<Gate>>) -> RequestBody {
+        RequestBody(self.0.as_ref().map(|source| {
+            let attempt = {
+                let mut source = source.borrow_mut();
+                source.attempt += 1;
+                source.attempt
+            };
+            let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(CONTINUE_WAIT))));
+            Play { source: Rc::clone(source), attempt, at: 0, gate }
+        }))
+    }
+
+    /// It can be sent again from its beginning.
+    pub fn is_replayable(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| !source.borrow().overflowed)
+    }
+
+    /// When its last byte so far came, while it is on its way.
+    pub fn progress(&self) -> Option<Instant> {
+        let source = self.0.as_ref()?.borrow();
+        (!source.ended).then_some(source.progress)
+    }
+
+    /// When it was complete; `None` while it is not, or if there is none.
+    pub fn completed(&self) -> Option<Instant> {
+        let source = self.0.as_ref()?.borrow();
+        source.ended.then_some(source.progress)
+    }
+}
+
+impl Source {
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        if self.overflowed {
+            return;
+        }
+        let (kept, size) = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => (Kept::Data(data.clone()), data.len()),
+            (_, Some(trailers)) => (Kept::Trailers(trailers.clone()), 0),
+            _ => return,
+        };
+        let fits = self.kept_bytes + size <= self.limit
+            && self
+                .shared
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size))
+                .is_ok();
+        if fits {
+            self.kept_bytes += size;
+            self.kept.push(kept);
+        } else {
+            self.overflowed = true;
+            self.let_go();
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.kept.clear();
+        self.shared.fetch_add(std::mem::take(&mut self.kept_bytes), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let Some(play) = &mut self.0 else { return Poll::Ready(None) };
+        if let Some((gate, patience)) = &mut play.gate {
+            if gate.poll_open(cx).is_pending() {
+                ready!(patience.as_mut().poll(cx));
+            }
+            play.gate = None;
+        }
+        let mut source = play.source.borrow_mut();
+        if source.attempt != play.attempt {
+            return Poll::Ready(Some(Err(UploadError::Superseded)));
+        }
+        if let Some(kept) = source.kept.get(play.at) {
+            play.at += 1;
+            return Poll::Ready(Some(Ok(match kept.clone() {
+                Kept::Data(data) => Frame::data(data),
+                Kept::Trailers(trailers) => Frame::trailers(trailers),
+            })));
+        }
+        if source.ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut source.incoming).poll_frame(cx)).transpose()?;
+        source.progress = Instant::now();
+        if let Some(frame) = &frame {
+            source.keep(frame);
+            play.at += 1;
+        }
+        source.ended = frame.is_none() || source.incoming.is_end_stream();
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|play| {
+            let source = play.source.borrow();
+            source.ended && play.at >= source.kept.len()
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            None => SizeHint::with_exact(0),
+            // What is kept was part of it; only a body of which nothing has come knows its whole length.
+            Some(play) if play.at == 0 && play.source.borrow().kept.is_empty() => {
+                play.source.borrow().incoming.size_hint()
+            }
+            Some(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! How far a request got before it failed: that decides what may be tried again.
+
+use std::io;
+
+/// A request without a response head.
+#[derive(Debug, thiserror::Error)]
+#[error("{stage}{}: {source}", if *.reused { " on a kept-alive connection" } else { "" })]
+pub struct SendError {
+    pub stage: Stage,
+    /// The connection had carried another request before.
+    pub reused: bool,
+    pub source: Cause,
+}
+
+/// How far it got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// No connection.
+    Connect,
+    /// A connection, but not one byte of the request left.
+    Unsent,
+    /// The instance may have seen the request; no response head came.
+    Head,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("no connection in time")]
+    Timeout,
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Unsent => "before sending",
+            Self::Head => "before the response head",
+        })
+    }
+}
+
+impl SendError {
+    pub(super) fn connect(source: impl Into<Cause>) -> Self {
+        Self { stage: Stage::Connect, reused: false, source: source.into() }
+    }
+
+    /// What came back was no HTTP.
+    pub fn is_protocol(&self) -> bool {
+        matches!(&self.source, Cause::Http(e) if e.is_parse() || e.is_parse_status() || e.is_parse_too_large())
+    }
+
+    /// Our own request body failed: the client's upload broke off.
+    pub fn is_upload(&self) -> bool {
+        matches!(&self.source, Cause::Http(e) if e.is_user())
+    }
+}
