@@ -1,5 +1,6 @@
 //! Where log lines go: stderr, as text or JSON.
 
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -18,8 +19,11 @@ pub fn start(level: &str, format: Format) -> Result<(), String> {
     let filter = EnvFilter::builder()
         .parse(&directives)
         .map_err(|e| format!("log level {directives:?}: {e}; accepted: error, warn, info, debug, trace"))?;
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first.
     let _ = match format {
         Format::Text => lines.try_init(),
