@@ -23,6 +23,15 @@ const LARGEST: u64 = 16 << 20;
 
 /// The endpoints that a `.toml` or `.json` file lists.
 ///
+/// ```toml
+/// endpoints = [                       # or [services.NAME] with a list of its own for each service
+///   "10.0.0.1:80",
+///   { addr = "10.0.0.2:80", weight = 3, zone = "a", id = "x", meta = { k = "v" } },
+/// ]
+/// ```
+///
+/// JSON has the same keys, or is just the list. `localhost` is the only name; an entry that cannot be used is skipped.
+///
 /// What counts is the content under the path, however it came there: edited in place, renamed over, by a symlink that
 /// points elsewhere now, deleted and made anew. A file that cannot be read or understood is an error, which is told once
 /// and then again only when the content changes or when [`Discover::rewind`] asks for it; so the file's mending is
