@@ -1,11 +1,13 @@
 //! Choosing a target: pure, synchronous, built anew on every change of the eligible targets.
 
+mod alias;
 mod least_request;
 mod random;
 mod round_robin;
 mod weighted_random;
 
 use crate::model::{Target, TargetId};
+use rand::Rng;
 use rand::rngs::SmallRng;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -104,3 +106,25 @@ fn first_untried<'a>(targets: &'a [Arc<Target>], start: usize, tried: &Tried) ->
     let (head, tail) = targets.split_at_checked(start)?;
     tail.iter().chain(head).find(|target| !tried.contains(target.id()))
 }
+
+/// How often an algorithm chooses by its own rule before it takes any untried target.
+const DRAWS: usize = 4;
+
+fn is_untried(target: &Target, tried: &Tried) -> bool {
+    // Asked first, because the id lies in memory that a first attempt need not touch.
+    tried.is_empty() || !tried.contains(target.id())
+}
+
+/// An untried target from a random place on, so that no one inherits all the retries of its neighbour.
+fn any_untried<'a>(targets: &'a [Arc<Target>], ctx: &mut PickCtx<'_>) -> Option<&'a Arc<Target>> {
+    first_untried(targets, below(ctx.rng, targets.len()), ctx.tried)
+}
+
+/// A number below `count`; 0 if that is 0. The bias is below 2^-32 for any list that fits into memory
+/// (Lemire, "Fast Random Integer Generation in an Interval", 2019, without the rejection).
+fn below(rng: &mut SmallRng, count: usize) -> usize {
+    ((u128::from(rng.next_u64()) * count as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests;
