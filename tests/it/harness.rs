@@ -83,6 +83,13 @@ async fn trailers_arrive_in_both_directions() {
         .unwrap();
     raw.send("6;ext=1\r\nfoobar\r\n0\r\nX-Sum: 42\r\n\r\n").await.unwrap();
     assert_eq!(raw.response().await.unwrap().text(), digest_line(b"foobar") + "x-sum: 42\n");
+    raw.send("POST /echo HTTP/1.1\r\nHost: t\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n").await.unwrap();
+    raw.send("6\r\nfoobar\r\n0\r\nX-Sum: 42\r\n\r\n").await.unwrap();
+    let echo = raw.response().await.unwrap();
+    assert_eq!(
+        (echo.text().as_str(), echo.trailers),
+        ("foobar", vec![("x-sum".to_owned(), "42".to_owned())])
+    );
     raw.send("GET /trailers HTTP/1.1\r\nHost: t\r\nTE: trailers\r\n\r\n").await.unwrap();
     let answer = raw.response().await.unwrap();
     assert_eq!(answer.text(), "before the trailer\n");

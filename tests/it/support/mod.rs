@@ -5,6 +5,7 @@ pub mod client;
 mod instance;
 mod load;
 mod message;
+mod metrics;
 mod process;
 pub mod raw;
 mod sidecar;

@@ -1,7 +1,7 @@
 //! The real `outrigger run` as a process, and its window on the admin address.
 
 use super::client::{self, Client, Response};
-use super::{Process, eventually, free_port};
+use super::{Process, eventually, free_port, metrics};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -137,7 +137,7 @@ impl Sidecar {
     /// The sum of all series of this name that have at least these labels, as in
     /// `outrigger_requests_total{service="web"}`; 0 where there is none.
     pub async fn metric(&self, series: &str) -> f64 {
-        sum(&self.metrics().await, series)
+        metrics::sum(&self.metrics().await, series)
     }
 
     /// Puts a new configuration in the place of the old one, in one step; services keep the ports they were given.
@@ -198,41 +198,6 @@ fn fill(config: &mut Table, before: &Table) -> SocketAddr {
         .entry("listen")
         .or_insert_with(|| earlier.unwrap_or_else(|| format!("127.0.0.1:{}", free_port()).into()));
     listen.as_str().expect("an address").parse().expect("an address")
-}
-
-/// Adds up the series of a Prometheus text that a selector such as `name{a="1"}` names.
-fn sum(text: &str, selector: &str) -> f64 {
-    let (name, wanted) = series(selector);
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let values = lines.filter_map(|line| {
-        let (line, value) = line.rsplit_once(' ')?;
-        let (found, labels) = series(line);
-        (found == name && wanted.iter().all(|label| labels.contains(label)))
-            .then(|| value.parse::<f64>().unwrap_or_else(|e| panic!("{e}: {line} {value}")))
-    });
-    values.sum()
-}
-
-/// A series' name and its labels, each `key="value"`. Values with a comma and a quote after it are not foreseen.
-fn series(text: &str) -> (&str, Vec<&str>) {
-    let Some((name, labels)) = text.split_once('{') else { return (text, Vec::new()) };
-    let labels = labels.trim_end_matches('}').split_inclusive("\",");
-    (name, labels.map(|label| label.trim_end_matches(',').trim()).collect())
-}
-
-#[test]
-fn metrics_are_summed_over_the_series_that_have_the_labels() {
-    let text = "# TYPE outrigger_requests counter\n\
-        outrigger_requests_total{service=\"web\",code=\"200\"} 41\n\
-        outrigger_requests_total{service=\"web\",code=\"503\"} 1\n\
-        outrigger_requests_total{service=\"api\",code=\"200\"} 7\n\
-        outrigger_requests_total_other{service=\"web\"} 1000\n\
-        outrigger_up 1\n# EOF\n";
-    assert_eq!(sum(text, "outrigger_requests_total"), 49.0);
-    assert_eq!(sum(text, "outrigger_requests_total{service=\"web\"}"), 42.0);
-    assert_eq!(sum(text, "outrigger_requests_total{code=\"200\",service=\"web\"}"), 41.0);
-    assert_eq!(sum(text, "outrigger_requests_total{service=\"none\"}"), 0.0);
-    assert_eq!(sum(text, "outrigger_up"), 1.0);
 }
 
 #[test]
