@@ -164,15 +164,14 @@ async fn flags_make_an_instance_misbehave_but_for_its_health() {
 async fn a_slow_body_drips_after_its_head_and_a_delay_holds_the_head() {
     let instance = Instance::start("a").await;
     let mut raw = Connection::open(instance.addr()).await.unwrap();
-    raw.send("GET /slow-body/50 HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
-    let head = raw.head().await.unwrap();
     let began = tokio::time::Instant::now();
-    let answer = raw.body_of(head).await.unwrap();
-    assert_eq!(answer.text(), "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
-    assert!(
-        began.elapsed() >= Duration::from_millis(400),
-        "nine pauses, less what passed before the head was read"
-    );
+    raw.send("GET /slow-body/200 HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
+    let head = raw.head().await.unwrap();
+    let first = String::from_utf8(raw.some().await.unwrap()).unwrap();
+    assert!(first.starts_with("2\r\n0\n\r\n") && !first.contains('9'), "{first:?}");
+    let rest = raw.body_of(head).await.unwrap().text();
+    assert!(rest.ends_with("8\n9\n"), "{rest:?}");
+    assert!(began.elapsed() >= Duration::from_millis(1800), "nine pauses");
     raw.send("GET /delay/30000 HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
     assert!(timeout(SHORT, raw.head()).await.is_err());
 }
@@ -267,7 +266,8 @@ async fn a_raw_server_breaks_connections_at_every_stage() {
 
 #[tokio::test]
 async fn a_raw_server_can_close_an_idle_connection_and_act_by_turn() {
-    let closing = RawServer::always(vec![Step::ok("once"), Step::Wait(SHORT), Step::Close]).await;
+    let closing =
+        RawServer::always(vec![Step::ok("once"), Step::Wait(Duration::from_secs(1)), Step::Close]).await;
     let mut raw = Connection::open(closing.addr()).await.unwrap();
     assert_eq!(raw.get("/").await.unwrap().text(), "once");
     assert!(!raw.is_closed(Duration::from_millis(1)).await, "idle for a while");
@@ -320,7 +320,7 @@ async fn a_full_queue_neither_accepts_nor_refuses() {
 async fn load_counts_answers_failures_and_broken_connections() {
     let instance = Instance::start("a").await;
     let report = Load::run(instance.addr(), "/", 4, Duration::from_secs(1)).await;
-    assert!(report.requests > 100 && report.errors() == 0, "{report:?}");
+    assert!(report.requests > 10 && report.errors() == 0, "{report:?}");
     // wrk leaves a few answers uncounted: those that were under way at its end.
     assert!(instance.count("/").await >= report.requests);
 
