@@ -8,4 +8,5 @@
 )]
 
 mod file_source;
+mod harness;
 mod support;

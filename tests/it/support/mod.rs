@@ -1,11 +1,20 @@
 //! What the behaviour tests stand on: free ports, child processes, the real servers, waiting for events.
-#![allow(dead_code, reason = "a harness offers more than one run of it uses")]
+#![allow(dead_code, unused_imports, reason = "a harness offers more than one run of it uses")]
 
+pub mod client;
+mod instance;
+mod load;
+mod message;
+mod metrics;
 mod process;
+pub mod raw;
+mod sidecar;
 
+pub use instance::{Instance, pattern};
+pub use load::{Load, Report};
 pub use process::Process;
+pub use sidecar::Sidecar;
 
-use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,11 +56,7 @@ pub fn server_binary(name: &str) -> PathBuf {
 }
 
 /// Waits until `check` gives `Some`, asking every 10 ms; fails the test with `what` after `limit`.
-pub async fn eventually<T, F, R>(what: &str, limit: Duration, mut check: F) -> T
-where
-    F: FnMut() -> R,
-    R: Future<Output = Option<T>>,
-{
+pub async fn eventually<T>(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + limit;
     loop {
         if let Some(value) = check().await {
