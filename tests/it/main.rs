@@ -7,4 +7,6 @@
     reason = "these are tests"
 )]
 
+mod consul_faults;
+mod consul_source;
 mod support;

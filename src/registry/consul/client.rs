@@ -16,6 +16,8 @@ pub struct ConsulClient {
     agents: Vec<Url>,
     token: Option<Credential>,
     namespace: Option<String>,
+    /// We have a certificate of our own.
+    identified: bool,
 }
 
 /// One request, without what all of them have in common.
@@ -59,6 +61,7 @@ impl ConsulClient {
             return Err(ConsulError::Settings(text));
         }
         install_provider();
+        let mut identified = false;
         let encrypted = addresses.iter().any(|a| a.scheme() == "https");
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("outrigger/", env!("CARGO_PKG_VERSION")))
@@ -70,13 +73,14 @@ impl ConsulClient {
             builder = builder.tls_certs_merge(tls.trusted()?);
             if let Some(identity) = tls.identity()? {
                 builder = builder.identity(identity);
+                identified = true;
             }
         } else {
             // Without this the system's certificates are loaded, and a container without any could not even use http.
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(|e| ConsulError::Settings(root(&e)))?;
-        Ok(Self { http, agents: addresses, token, namespace })
+        Ok(Self { http, agents: addresses, token, namespace, identified })
     }
 
     /// How many agents there are; they are numbered from 0 in order of preference.
@@ -100,7 +104,12 @@ impl ConsulClient {
         if let Some(token) = self.token().await? {
             request = request.header("X-Consul-Token", token);
         }
-        let mut response = request.send().await.map_err(|e| fail(explain(&e, call.deadline)))?;
+        let mut response = request.send().await.map_err(|e| {
+            // TLS 1.3 servers say so only after the handshake, often too late to be heard (RFC 8446, section 4.4.2.4).
+            let unknown = base.scheme() == "https" && !self.identified && !e.is_connect() && !e.is_timeout();
+            let hint = if unknown { "; does the agent want a client certificate?" } else { "" };
+            fail(explain(&e, call.deadline) + hint)
+        })?;
         let status = response.status();
         if !status.is_success() {
             let text = match response.headers().get(LOCATION).filter(|_| status.is_redirection()) {

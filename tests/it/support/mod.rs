@@ -1,6 +1,7 @@
 //! What the behaviour tests stand on: free ports, child processes, the real servers, waiting for events.
 #![allow(dead_code, reason = "a harness offers more than one run of it uses")]
 
+pub mod consul;
 mod process;
 
 pub use process::Process;
