@@ -8,5 +8,6 @@
 )]
 
 mod consul_faults;
+mod consul_outages;
 mod consul_source;
 mod support;

@@ -3,6 +3,8 @@
 
 pub mod consul;
 mod process;
+pub mod relay;
+pub mod watched;
 
 pub use process::Process;
 
