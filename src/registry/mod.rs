@@ -2,6 +2,9 @@
 
 pub mod consul;
 pub mod etcd;
+mod tls;
+
+pub use tls::{TlsError, install_provider};
 
 use crate::telemetry::Secret;
 use std::path::PathBuf;

@@ -9,4 +9,7 @@
 
 mod file_source;
 mod harness;
+mod consul_faults;
+mod consul_outages;
+mod consul_source;
 mod support;

@@ -1,5 +1,15 @@
 //! Consul's HTTP API.
 
+mod client;
+mod entry;
+mod error;
+mod health;
+
+pub use client::ConsulClient;
+pub use entry::{Check, Entry, Node, Service, Unreadable, Weights};
+pub use error::{ConsulError, Refusal};
+pub use health::{HealthAnswer, HealthQuery, Hold};
+
 use super::{Credential, TlsFiles};
 use url::Url;
 

@@ -9,6 +9,10 @@ mod metrics;
 mod process;
 pub mod raw;
 mod sidecar;
+pub mod consul;
+mod process;
+pub mod relay;
+pub mod watched;
 
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};

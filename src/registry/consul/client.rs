@@ -1,0 +1,277 @@
+//! One request to one agent: token, deadline, size limit, and a readable error.
+
+use super::{ConsulError, ConsulSettings};
+use crate::registry::{Credential, install_provider};
+use http::header::{CONTENT_LENGTH, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use std::error::Error;
+use std::time::Duration;
+use url::Url;
+
+/// A client of Consul's agents. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct ConsulClient {
+    http: reqwest::Client,
+    /// At least one.
+    agents: Vec<Url>,
+    token: Option<Credential>,
+    namespace: Option<String>,
+    /// We have a certificate of our own.
+    identified: bool,
+}
+
+/// One request, without what all of them have in common.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// Segments of the path, unescaped.
+    pub(super) path: &'a [&'a str],
+    pub(super) query: Vec<(&'static str, String)>,
+    /// For the whole exchange.
+    pub(super) deadline: Duration,
+}
+
+/// A successful answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// Host and port of who answered.
+    pub(super) agent: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl ConsulClient {
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+    /// Largest answer that is read, in bytes, unpacked.
+    const BODY_LIMIT: usize = 64 << 20;
+    /// Of an error's text, in bytes and then in characters.
+    const TEXT_LIMIT: usize = 4 << 10;
+    const TEXT_SHOWN: usize = 300;
+
+    /// # Errors
+    /// If there is no usable address, or a TLS file cannot be used.
+    pub fn new(settings: ConsulSettings) -> Result<Self, ConsulError> {
+        let ConsulSettings { addresses, token, tls, namespace } = settings;
+        if addresses.is_empty() {
+            return Err(ConsulError::Settings("no address of a Consul agent is given".into()));
+        }
+        if let Some(odd) = addresses.iter().find(|a| !matches!(a.scheme(), "http" | "https")) {
+            let scheme = odd.scheme();
+            let text = format!("Consul is reached by http or https, not by {scheme:?}");
+            return Err(ConsulError::Settings(text));
+        }
+        install_provider();
+        let mut identified = false;
+        let encrypted = addresses.iter().any(|a| a.scheme() == "https");
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("outrigger/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Self::CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .gzip(true)
+            .no_proxy();
+        if encrypted {
+            builder = builder.tls_certs_merge(tls.trusted()?);
+            if let Some(identity) = tls.identity()? {
+                builder = builder.identity(identity);
+                identified = true;
+            }
+        } else {
+            // Without this the system's certificates are loaded, and a container without any could not even use http.
+            builder = builder.tls_certs_only([]);
+        }
+        let http = builder.build().map_err(|e| ConsulError::Settings(root(&e)))?;
+        Ok(Self { http, agents: addresses, token, namespace, identified })
+    }
+
+    /// How many agents there are; they are numbered from 0 in order of preference.
+    pub fn agents(&self) -> usize {
+        self.agents.len()
+    }
+
+    /// Asks one agent (the number counts round), once.
+    pub(super) async fn call(&self, agent: usize, call: Call<'_>) -> Result<Reply, ConsulError> {
+        let Some(base) = self.agents.get(agent.checked_rem(self.agents.len()).unwrap_or(0)) else {
+            return Err(ConsulError::Settings("no address of a Consul agent is given".into()));
+        };
+        let name = authority(base);
+        let fail = |problem: String| ConsulError::Exchange { agent: name.clone(), problem };
+        let mut query = call.query;
+        if let Some(namespace) = &self.namespace {
+            query.push(("ns", namespace.clone()));
+        }
+        let url = join(base, call.path).ok_or_else(|| fail("the address takes no path".into()))?;
+        let mut request = self.http.request(call.method, url).query(&query).timeout(call.deadline);
+        if let Some(token) = self.token().await? {
+            request = request.header("X-Consul-Token", token);
+        }
+        let mut response = request.send().await.map_err(|e| {
+            // TLS 1.3 servers say so only after the handshake, often too late to be heard (RFC 8446, section 4.4.2.4).
+            let unknown = base.scheme() == "https" && !self.identified && !e.is_connect() && !e.is_timeout();
+            let hint = if unknown { "; does the agent want a client certificate?" } else { "" };
+            fail(explain(&e, call.deadline) + hint)
+        })?;
+        let status = response.status();
+        if !status.is_success() {
+            let text = match response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
+                Some(to) => format!("redirects are not followed, this one goes to {to:?}"),
+                None => text_of(response).await,
+            };
+            return Err(ConsulError::Status { agent: name, status: status.as_u16(), text });
+        }
+        let too_large = || fail(format!("the answer is larger than {} MiB", Self::BODY_LIMIT >> 20));
+        let announced = response.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        if announced.is_some_and(|length: usize| length > Self::BODY_LIMIT) {
+            return Err(too_large());
+        }
+        let headers = std::mem::take(response.headers_mut());
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| fail(explain(&e, call.deadline)))? {
+            if body.len() + chunk.len() > Self::BODY_LIMIT {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Reply { agent: name, headers, body })
+    }
+
+    /// The token as a header. A file is read for every request: that is cheap, and sees every change.
+    async fn token(&self) -> Result<Option<HeaderValue>, ConsulError> {
+        let header = |text: &str| {
+            let mut header = HeaderValue::from_str(text).ok()?;
+            header.set_sensitive(true);
+            Some(header)
+        };
+        match &self.token {
+            None => Ok(None),
+            Some(Credential::Text(secret)) => header(secret.reveal().trim())
+                .map(Some)
+                .ok_or_else(|| ConsulError::Settings("the token holds characters that no token has".into())),
+            Some(Credential::File(path)) => {
+                let fail = |problem: String| ConsulError::Token { path: path.display().to_string(), problem };
+                let text = tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|e| fail(format!("cannot be read: {e}")))?;
+                match text.trim() {
+                    "" => Err(fail("is empty".into())),
+                    token => header(token).map(Some).ok_or_else(|| fail("holds more than one token".into())),
+                }
+            }
+        }
+    }
+}
+
+/// The beginning of an error's body, fit for one line.
+async fn text_of(mut response: reqwest::Response) -> String {
+    let status = response.status();
+    let mut body = Vec::new();
+    // A body that breaks off still has a beginning.
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > ConsulClient::TEXT_LIMIT {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&body);
+    let line = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
+    let line: String = line.take(ConsulClient::TEXT_SHOWN).collect();
+    if line.is_empty() { reason(status).to_owned() } else { line }
+}
+
+fn reason(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("no text")
+}
+
+/// Host and port: what tells agents apart, and holds no secret.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or("");
+    url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn join(base: &Url, path: &[&str]) -> Option<Url> {
+    let mut url = base.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.path_segments_mut().ok()?.pop_if_empty().extend(path);
+    Some(url)
+}
+
+/// An error of reqwest in words that name neither the URL nor the layers in between.
+fn explain(error: &reqwest::Error, deadline: Duration) -> String {
+    match (error.is_connect(), error.is_timeout()) {
+        (true, true) => format!("no connection within {} s", ConsulClient::CONNECT_TIMEOUT.as_secs()),
+        (true, false) => format!("cannot connect: {}", root(error)),
+        (false, true) => format!("no whole answer within {:.1} s", deadline.as_secs_f32()),
+        (false, false) => format!("the exchange broke off: {}", root(error)),
+    }
+}
+
+fn root(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::TlsFiles;
+    use crate::telemetry::Secret;
+
+    fn settings(address: &str) -> ConsulSettings {
+        ConsulSettings {
+            addresses: vec![Url::parse(address).unwrap()],
+            token: None,
+            tls: TlsFiles::default(),
+            namespace: None,
+        }
+    }
+
+    #[test]
+    fn a_name_is_one_segment_of_the_path() {
+        let base = Url::parse("http://user:pw@gw:1/consul/?x#y").unwrap();
+        let url = join(&base, &["v1", "health", "service", "a/b ü%?"]).unwrap();
+        assert_eq!(url.path(), "/consul/v1/health/service/a%2Fb%20%C3%BC%25%3F");
+        assert_eq!((url.query(), authority(&url).as_str()), (None, "gw:1"));
+        let bare = join(&Url::parse("https://[::1]").unwrap(), &["v1"]).unwrap();
+        assert_eq!((bare.path(), authority(&bare).as_str()), ("/v1", "[::1]:443"));
+    }
+
+    #[test]
+    fn unusable_settings_are_found_before_any_request() {
+        let none = ConsulSettings { addresses: Vec::new(), ..settings("http://h") };
+        assert!(matches!(ConsulClient::new(none), Err(ConsulError::Settings(_))));
+        let odd = ConsulClient::new(settings("ftp://h")).unwrap_err().to_string();
+        assert!(odd.contains("ftp"), "{odd}");
+        let tls = TlsFiles { ca: Some("/nonexistent/ca.pem".into()), ..TlsFiles::default() };
+        let missing = ConsulClient::new(ConsulSettings { tls, ..settings("https://h") }).unwrap_err();
+        assert!(missing.to_string().contains("/nonexistent/ca.pem"), "{missing}");
+        ConsulClient::new(settings("http://h")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_token_file_is_read_again_and_an_unusable_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let token = Some(Credential::File(path.clone()));
+        let client = ConsulClient::new(ConsulSettings { token, ..settings("http://h") }).unwrap();
+        let missing = client.token().await.unwrap_err();
+        assert!(missing.to_string().contains(path.to_str().unwrap()), "{missing}");
+        assert!(!missing.is_of_the_agent());
+        for text in ["one\n", " two "] {
+            std::fs::write(&path, text).unwrap();
+            let header = client.token().await.unwrap().unwrap();
+            assert_eq!(header.to_str().unwrap(), text.trim());
+            assert_eq!(format!("{header:?}"), "Sensitive");
+        }
+        for useless in ["", "\n", "two\nlines"] {
+            std::fs::write(&path, useless).unwrap();
+            let error = client.token().await.unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()) && !error.contains("two"), "{error}");
+        }
+        let token = Some(Credential::Text(Secret::new("bad\u{1}token")));
+        let client = ConsulClient::new(ConsulSettings { token, ..settings("http://h") }).unwrap();
+        assert!(!client.token().await.unwrap_err().to_string().contains("bad"));
+    }
+}

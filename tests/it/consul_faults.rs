@@ -1,0 +1,180 @@
+//! Answers that no real Consul can be made to give when a test wants them.
+
+use outrigger::discovery::consul::Consul;
+use outrigger::discovery::{ConsulQuery, Discover, DiscoverError, Trust, WatchSettings, watch};
+use outrigger::model::ServiceName;
+use outrigger::registry::TlsFiles;
+use outrigger::registry::consul::ConsulSettings;
+use outrigger::rt::Tasks;
+use outrigger::telemetry::Events;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const ONE: &str = r#"[{"Node": {"Node": "n1", "Address": "127.0.0.1"},
+    "Service": {"ID": "web-1", "Service": "web", "Port": 81}, "Checks": []}]"#;
+
+/// Says its lines one after the other, the last one for ever; remembers the requests.
+struct Fake {
+    port: u16,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    async fn start(lines: Vec<Vec<u8>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&requests);
+        tokio::spawn(async move {
+            for turn in 0.. {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(client.read_u8().await.unwrap());
+                }
+                heard.lock().unwrap().push(String::from_utf8(head).unwrap());
+                // The client may well hang up before the end.
+                let _ = client.write_all(&lines[turn.min(lines.len() - 1)]).await;
+            }
+        });
+        Self { port, requests }
+    }
+
+    fn source(&self) -> Consul {
+        let address = url::Url::parse(&format!("http://127.0.0.1:{}", self.port)).unwrap();
+        let settings = ConsulSettings {
+            addresses: vec![address],
+            token: None,
+            tls: TlsFiles::default(),
+            namespace: None,
+        };
+        Consul::new(settings, ConsulQuery::new("web"), SmallRng::seed_from_u64(7)).unwrap()
+    }
+
+    /// The index of each request so far.
+    fn asked(&self) -> Vec<Option<u64>> {
+        let index = |request: &String| {
+            let line = request.lines().next().unwrap();
+            let rest = line.split_once("index=")?.1;
+            rest.split(['&', ' ']).next().unwrap().parse().ok()
+        };
+        self.requests.lock().unwrap().iter().map(index).collect()
+    }
+}
+
+fn line(status: u16, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+        .into_bytes()
+}
+
+fn good(index: u64, body: &str) -> Vec<u8> {
+    line(200, &format!("X-Consul-Index: {index}\r\nX-Consul-KnownLeader: true\r\n"), body)
+}
+
+#[tokio::test]
+async fn an_index_is_taken_from_good_answers_only() {
+    let one = "X-Consul-Index: 1\r\n";
+    let lines = vec![
+        good(40, ONE),
+        line(500, one, "No cluster leader"),
+        good(40, ONE),
+        line(403, one, "ACL not found"),
+        good(40, ONE),
+        good(41, ONE),
+    ];
+    let fake = Fake::start(lines).await;
+    let mut source = fake.source();
+    source.next().await.unwrap();
+    let error = source.next().await.unwrap_err();
+    assert!(matches!(&error, DiscoverError::Failed(text) if text.contains("No cluster leader")), "{error}");
+    let after = source.next().await.unwrap();
+    assert_eq!((after.set.len(), after.trust), (1, Trust::Doubtful("the first answer after an error")));
+    assert!(matches!(source.next().await, Err(DiscoverError::Refused(_))));
+    source.next().await.unwrap();
+    assert_eq!(source.next().await.unwrap().trust, Trust::Trusted);
+    assert_eq!(fake.asked(), [None, Some(40), None, Some(40), None, Some(40)]);
+}
+
+#[tokio::test]
+async fn an_index_that_goes_back_begins_anew() {
+    let missing = line(200, "X-Consul-KnownLeader: true\r\n", ONE);
+    let fake = Fake::start(vec![good(100, ONE), good(50, "[]"), good(50, ONE), good(0, ONE), missing]).await;
+    let mut source = fake.source();
+    source.next().await.unwrap();
+    let lost = source.next().await.unwrap();
+    assert_eq!((lost.set.len(), lost.trust), (0, Trust::Doubtful("the index went back")));
+    for _ in 0..3 {
+        source.next().await.unwrap();
+    }
+    assert_eq!(fake.asked(), [None, Some(100), None, Some(50), None]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_whole_is_an_error() {
+    let cut = {
+        let mut cut = good(41, ONE);
+        cut.truncate(cut.len() - 20);
+        cut
+    };
+    let huge = {
+        let mut huge = b"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Consul-Index: 41\r\n\r\n[".to_vec();
+        huge.resize(65 << 20, b' ');
+        huge
+    };
+    let announced = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[".to_vec();
+    let cases = [
+        (cut, "broke off"),
+        (good(41, "<html>hello</html>"), "no list of instances"),
+        (good(41, "{\"errors\": []}"), "no list of instances"),
+        (huge, "larger than 64 MiB"),
+        (announced, "larger than 64 MiB"),
+        (b"HTTP/1.1 200 OK\r\n".to_vec(), "broke off"),
+        (line(301, "Location: http://127.0.0.1:1/elsewhere\r\n", ""), "redirects are not followed"),
+        (line(429, "", "Your IP is issuing too many concurrent connections"), "429"),
+        (line(500, "", &format!("<secret>\n{}", "x".repeat(100_000))), "500: <secret> xxx"),
+    ];
+    let lines = cases.iter().flat_map(|(line, _)| [line.clone(), good(40, ONE)]).collect();
+    let fake = Fake::start(lines).await;
+    let mut source = fake.source();
+    for (_, words) in &cases {
+        let error = source.next().await.unwrap_err();
+        assert!(matches!(&error, DiscoverError::Failed(text) if text.contains(words)), "{words}: {error}");
+        assert!(error.to_string().len() < 400, "{error}");
+        assert_eq!(source.next().await.unwrap().set.len(), 1, "{words}");
+    }
+    let asked = fake.asked();
+    assert_eq!(asked.len(), 2 * cases.len(), "nothing is retried or followed");
+    assert!(asked.iter().step_by(2).skip(1).all(|index| *index == Some(40)), "{asked:?}");
+    assert!(asked.iter().skip(1).step_by(2).all(Option::is_none), "{asked:?}");
+}
+
+#[tokio::test]
+async fn answers_that_come_early_for_ever_make_no_busy_loop() {
+    let fake = Fake::start(vec![good(7, ONE)]).await;
+    let tasks = Tasks::new(Events::default());
+    let name = ServiceName::new("web").unwrap();
+    let rng = SmallRng::seed_from_u64(7);
+    let feed = watch(&tasks, name, String::new(), fake.source(), WatchSettings::default(), rng);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let asked = fake.asked();
+    assert!((4..=21).contains(&asked.len()), "{} requests in 2 s", asked.len());
+    assert_eq!(asked[..4], [None, Some(7), None, Some(7)], "an early answer is followed by a plain read");
+    assert_eq!(feed.status.view(tokio::time::Instant::now()).updates, 1);
+}
+
+#[tokio::test]
+async fn every_request_says_what_it_can_unpack() {
+    let fake = Fake::start(vec![good(7, ONE)]).await;
+    fake.source().next().await.unwrap();
+    let requests = fake.requests.lock().unwrap();
+    let head = requests[0].to_ascii_lowercase();
+    assert!(head.starts_with("get /v1/health/service/web http/1.1\r\n"), "{head}");
+    assert!(head.contains("accept-encoding: gzip"), "{head}");
+    assert!(!head.contains("x-consul-token"), "{head}");
+}

@@ -1,0 +1,239 @@
+//! Real Consul agents, started for one test each.
+
+use super::{Process, eventually, free_port, server_binary};
+use outrigger::registry::consul::ConsulSettings;
+use outrigger::registry::{Credential, TlsFiles};
+use outrigger::telemetry::Secret;
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+use url::Url;
+
+/// The token of an agent with ACLs that may do everything.
+pub const ROOT_TOKEN: &str = "11111111-2222-3333-4444-555555555555";
+
+/// A single agent that is its own server. Killed when dropped.
+#[derive(Debug)]
+pub struct ConsulAgent {
+    // Before the folder with its log, so that it ends first.
+    process: Process,
+    folder: TempDir,
+    options: Options,
+    ports: Ports,
+    http: reqwest::Client,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Keeps everything in memory; ready in half a second.
+    Dev,
+    /// Survives a restart; a second or two until it has elected itself.
+    Data,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    kind: Kind,
+    acls: bool,
+    tls: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    http: u16,
+    https: u16,
+    serf: u16,
+    server: u16,
+}
+
+impl ConsulAgent {
+    /// An agent whose memory dies with it.
+    pub async fn dev() -> Self {
+        Self::start(Options { kind: Kind::Dev, acls: false, tls: false }).await
+    }
+
+    /// An agent that remembers.
+    pub async fn with_data() -> Self {
+        Self::start(Options { kind: Kind::Data, acls: false, tls: false }).await
+    }
+
+    /// An agent whose memory dies with it, and that denies everything to everybody but [`ROOT_TOKEN`].
+    pub async fn dev_with_acls() -> Self {
+        Self::start(Options { kind: Kind::Dev, acls: true, tls: false }).await
+    }
+
+    /// An agent whose memory dies with it, and that has an HTTPS port too, for clients with a certificate.
+    pub async fn dev_with_tls() -> Self {
+        Self::start(Options { kind: Kind::Dev, acls: false, tls: true }).await
+    }
+
+    async fn start(options: Options) -> Self {
+        outrigger::registry::install_provider();
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        if options.tls {
+            certificates(&folder);
+        }
+        let ports = Ports { http: free_port(), https: free_port(), serf: free_port(), server: free_port() };
+        let process = run(&folder, options, ports);
+        let agent = Self { process, folder, options, ports, http };
+        agent.ready().await;
+        agent
+    }
+
+    /// Waits until the agent has a leader and knows its own node.
+    pub async fn ready(&self) {
+        eventually("a ready Consul agent", Duration::from_secs(30), async || {
+            let answer = self.request("GET", "/v1/health/node/n1", Value::Null).await.ok()?;
+            answer.contains("serfHealth").then_some(())
+        })
+        .await;
+    }
+
+    pub fn port(&self) -> u16 {
+        self.ports.http
+    }
+
+    pub fn url(&self) -> Url {
+        Url::parse(&format!("http://127.0.0.1:{}", self.ports.http)).unwrap()
+    }
+
+    /// Settings to reach it by HTTPS.
+    pub fn tls_settings(&self) -> ConsulSettings {
+        let url = format!("https://127.0.0.1:{}", self.ports.https);
+        let file = |name: &str| Some(self.folder.path().join(name));
+        let tls = TlsFiles { ca: file(CA), cert: file(CLIENT[0]), key: file(CLIENT[1]) };
+        ConsulSettings { addresses: vec![Url::parse(&url).unwrap()], tls, ..self.settings() }
+    }
+
+    /// Settings to reach it, with the root token if it has ACLs.
+    pub fn settings(&self) -> ConsulSettings {
+        ConsulSettings {
+            addresses: vec![self.url()],
+            token: self.options.acls.then(|| Credential::Text(Secret::new(ROOT_TOKEN))),
+            tls: TlsFiles::default(),
+            namespace: None,
+        }
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same ports, with what it remembers, and waits until it is ready.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        self.process = run(&self.folder, self.options, self.ports);
+        self.ready().await;
+    }
+
+    /// Registers a service by the agent's own JSON, see [`service`].
+    pub async fn register(&self, service: &Value) {
+        self.put("/v1/agent/service/register", service.clone()).await;
+    }
+
+    pub async fn deregister(&self, id: &str) {
+        self.put(&format!("/v1/agent/service/deregister/{id}"), Value::Null).await;
+    }
+
+    /// `pass`, `warn` or `fail` for the TTL check of a service that has one.
+    pub async fn report(&self, id: &str, status: &str) {
+        self.put(&format!("/v1/agent/check/{status}/service:{id}"), Value::Null).await;
+    }
+
+    pub async fn service_maintenance(&self, id: &str, enable: bool) {
+        self.put(&format!("/v1/agent/service/maintenance/{id}?enable={enable}"), Value::Null).await;
+    }
+
+    pub async fn node_maintenance(&self, enable: bool) {
+        self.put(&format!("/v1/agent/maintenance?enable={enable}"), Value::Null).await;
+    }
+
+    /// A policy with these rules, and a token that has it; its secret.
+    pub async fn token(&self, name: &str, rules: &str) -> String {
+        self.put("/v1/acl/policy", json!({"Name": name, "Rules": rules})).await;
+        let token = self.put("/v1/acl/token", json!({"Policies": [{"Name": name}]})).await;
+        let token: Value = serde_json::from_str(&token).unwrap();
+        token["SecretID"].as_str().unwrap().to_owned()
+    }
+
+    /// Any other PUT that must succeed.
+    pub async fn put(&self, path: &str, body: Value) -> String {
+        self.request("PUT", path, body).await.unwrap_or_else(|e| panic!("PUT {path}: {e}"))
+    }
+
+    async fn request(&self, method: &str, path: &str, body: Value) -> Result<String, String> {
+        let url = format!("http://127.0.0.1:{}{path}", self.ports.http);
+        let mut request = self.http.request(method.parse().unwrap(), url).timeout(Duration::from_secs(10));
+        if self.options.acls {
+            request = request.header("X-Consul-Token", ROOT_TOKEN);
+        }
+        if !body.is_null() {
+            request = request.body(body.to_string());
+        }
+        let response = request.send().await.map_err(|e| e.to_string())?;
+        let status = response.status();
+        let text = response.text().await.map_err(|e| e.to_string())?;
+        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
+    }
+}
+
+/// A registration: add or change fields by `["Meta"] = ...`.
+pub fn service(name: &str, id: &str, port: u16) -> Value {
+    json!({"Name": name, "ID": id, "Port": port})
+}
+
+/// The same with a TTL check, passing for `ttl` from the start.
+pub fn with_ttl(mut service: Value, ttl: Duration) -> Value {
+    service["Check"] = json!({"TTL": format!("{}ms", ttl.as_millis()), "Status": "passing"});
+    service
+}
+
+const CA: &str = "consul-agent-ca.pem";
+const SERVER: [&str; 2] = ["dc1-server-consul-0.pem", "dc1-server-consul-0-key.pem"];
+const CLIENT: [&str; 2] = ["dc1-client-consul-0.pem", "dc1-client-consul-0-key.pem"];
+
+/// Consul makes its own.
+fn certificates(folder: &TempDir) {
+    for arguments in [&["ca", "create"][..], &["cert", "create", "-server"], &["cert", "create", "-client"]] {
+        let mut command = Command::new(server_binary("consul"));
+        let output = command.arg("tls").args(arguments).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+fn run(folder: &TempDir, options: Options, ports: Ports) -> Process {
+    let mut command = Command::new(server_binary("consul"));
+    command.args(["agent", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", "n1"]);
+    command.args(["-disable-host-node-id", "-dns-port", "-1", "-grpc-port", "-1", "-serf-wan-port", "-1"]);
+    command.args(["-http-port", &ports.http.to_string(), "-server-port", &ports.server.to_string()]);
+    command.args(["-serf-lan-port", &ports.serf.to_string()]);
+    match options.kind {
+        Kind::Dev => {
+            command.arg("-dev");
+        }
+        Kind::Data => {
+            command.args(["-server", "-bootstrap-expect", "1", "-data-dir"]).arg(folder.path().join("data"));
+            // Elects itself in about a second instead of seven.
+            command.args(["-hcl", "performance { raft_multiplier = 1 }"]);
+        }
+    }
+    if options.acls {
+        let tokens = format!("tokens {{ master = \"{ROOT_TOKEN}\" agent = \"{ROOT_TOKEN}\" }}");
+        command.args(["-hcl", &format!("acl {{ enabled = true default_policy = \"deny\" {tokens} }}")]);
+    }
+    if options.tls {
+        let https = ports.https;
+        let [cert, key] = SERVER;
+        command.args(["-hcl", &format!("ports {{ https = {https} }} verify_incoming_https = true")]);
+        command.args(["-hcl", &format!("ca_file = \"{CA}\" cert_file = \"{cert}\" key_file = \"{key}\"")]);
+        command.current_dir(folder.path());
+    }
+    Process::start(&mut command, &folder.path().join("log"))
+}
