@@ -101,12 +101,13 @@ fn in_words(error: &io::Error) -> String {
 
 fn exchange_in_words(error: &hyper::Error) -> String {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let cut = error.is_incomplete_message()
+        || error.is_canceled()
+        || io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof);
     match io {
+        _ if cut => "connection closed before the answer was complete".to_owned(),
         Some(io) => in_words(io),
         None if error.is_parse() => format!("the answer is no HTTP/1.1: {error}"),
-        None if error.is_incomplete_message() || error.is_canceled() => {
-            "connection closed before the answer was complete".to_owned()
-        }
         None => error.to_string(),
     }
 }
