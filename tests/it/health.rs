@@ -353,6 +353,11 @@ impl Checked {
         Self { tasks, publish, changed }
     }
 
+    /// Waits until the checker wakes the keeper.
+    async fn woken(&self) {
+        tokio::time::timeout(LIMIT, self.changed.notified()).await.expect("the keeper is woken");
+    }
+
     fn events(&self) -> Vec<(Kind, SocketAddr, String)> {
         let events = self.tasks.events().recent();
         events.iter().map(|e| (e.kind, e.endpoint.unwrap(), e.detail.clone())).collect()
@@ -397,7 +402,7 @@ async fn new_targets_have_their_first_verdict_at_once_good_or_bad() {
     let targets = [target(well.addr), target(ill.addr)];
     let begin = Instant::now();
     let checked = Checked::start(&targets, quick_http());
-    checked.changed.notified().await;
+    checked.woken().await;
     flagged(&targets[0], &[]).await;
     flagged(&targets[1], &[Flag::Check]).await;
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
@@ -414,11 +419,11 @@ async fn a_failing_instance_goes_after_fall_failures_and_returns_after_rise_pass
     let target = target(instance.addr);
     let checked = Checked::start(&[Arc::clone(&target)], quick_http());
     flagged(&target, &[]).await;
-    checked.changed.notified().await;
+    checked.woken().await;
 
     let before = instance.requests().len();
     instance.behave(answers(503, ""));
-    checked.changed.notified().await;
+    checked.woken().await;
     assert_eq!(flags(&target), [Flag::Check], "the keeper is woken after the bit is set");
     let failed = instance.requests().len() - before;
     // A probe under way when the manners changed may still have passed.
@@ -426,7 +431,7 @@ async fn a_failing_instance_goes_after_fall_failures_and_returns_after_rise_pass
 
     let before = instance.requests().len();
     instance.behave(answers(200, ""));
-    checked.changed.notified().await;
+    checked.woken().await;
     assert_eq!(flags(&target), []);
     assert_eq!(target.history.health.note(), None);
     let passed = instance.requests().len() - before;
