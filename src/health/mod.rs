@@ -1,5 +1,21 @@
 //! Judging instances by asking them.
 
+mod checker;
+mod http;
+mod pace;
+mod probe;
+mod rounds;
+mod schedule;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+pub use checker::check;
+pub use pace::Pace;
+pub use probe::{Probe, ProbeError};
+
+use ::http::{HeaderName, HeaderValue, Method};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -35,10 +51,10 @@ pub enum CheckKind {
 /// What is asked, and which answer passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCheck {
-    pub method: http::Method,
+    pub method: Method,
     /// Path and query.
     pub path: String,
-    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// `Host` instead of the endpoint's address.
     pub host: Option<String>,
     /// Statuses that pass.
@@ -51,7 +67,7 @@ impl HttpCheck {
     /// `GET path`, any 2xx passes.
     pub fn get(path: impl Into<String>) -> Self {
         Self {
-            method: http::Method::GET,
+            method: Method::GET,
             path: path.into(),
             headers: Vec::new(),
             host: None,

@@ -12,4 +12,5 @@ mod harness;
 mod consul_faults;
 mod consul_outages;
 mod consul_source;
+mod health;
 mod support;
