@@ -1,7 +1,7 @@
 //! Where instances come from: one cancel-safe question per source, one loop that asks it.
 
-pub mod file;
 pub mod consul;
+pub mod file;
 pub mod fixed;
 mod watch;
 

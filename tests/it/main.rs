@@ -7,10 +7,10 @@
     reason = "these are tests"
 )]
 
-mod file_source;
-mod harness;
 mod consul_faults;
 mod consul_outages;
 mod consul_source;
+mod file_source;
+mod harness;
 mod health;
 mod support;

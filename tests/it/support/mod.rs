@@ -2,16 +2,15 @@
 #![allow(dead_code, unused_imports, reason = "a harness offers more than one run of it uses")]
 
 pub mod client;
+pub mod consul;
 mod instance;
 mod load;
 mod message;
 mod metrics;
 mod process;
 pub mod raw;
-mod sidecar;
-pub mod consul;
-mod process;
 pub mod relay;
+mod sidecar;
 pub mod watched;
 
 pub use instance::{Instance, pattern};
