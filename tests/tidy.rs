@@ -23,7 +23,11 @@ const ONLY_SEE_MODEL: [&str; 2] = ["balance", "policy"];
 
 /// Words in code that only some places may say: what, where, and why.
 const KNOWLEDGE: [(&str, &[&str], &str); 5] = [
-    ("toml::", &["config/", "discovery/file.rs"], "only config knows TOML (file sources read theirs)"),
+    (
+        "toml::",
+        &["config/", "discovery/file.rs", "discovery/file/"],
+        "only config knows TOML (file sources read theirs)",
+    ),
     ("tonic::", &["registry/"], "only registry knows the registries' wire"),
     ("tonic_prost::", &["registry/"], "only registry knows the registries' wire"),
     ("reqwest::", &["registry/"], "only registry knows the registries' wire"),
@@ -458,6 +462,7 @@ fn the_rules_catch_what_is_wrong_and_only_that() {
         (knowledge, "cluster/x.rs", "let a = toml::from_str(text);", 1),
         (knowledge, "config/x.rs", "let a = toml::from_str(text);", 0),
         (knowledge, "discovery/file.rs", "let a = toml::from_str(text);", 0),
+        (knowledge, "discovery/file/x.rs", "let a = toml::from_str(text);", 0),
         (knowledge, "discovery/consul.rs", "let a = \"X-Consul-Index\";", 1),
         (knowledge, "discovery/consul.rs", "// X-Consul-Index\nlet a = my_toml::x();", 0),
         (knowledge, "registry/consul/x.rs", "let a = \"X-Consul-Index\"; use reqwest::Client;", 0),

@@ -109,7 +109,8 @@ impl<A: Ask> Rounds<A> {
             let lane = if self.verdict.state() == State::Unproven { Lane::New } else { Lane::Known };
             beside(self.asker.idle(), self.desk.pace.turn(lane)).await;
             let started = Instant::now();
-            let answer = self.asker.ask(self.addr).await;
+            // Boxed, because ten thousand targets wait while a hundred are asked.
+            let answer = Box::pin(self.asker.ask(self.addr)).await;
             due = started + self.judge(&answer);
         }
     }
