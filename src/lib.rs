@@ -1,6 +1,8 @@
 //! Outrigger: a sidecar that discovers, checks, balances and retries.
 
 pub mod balance;
+pub mod cli;
+pub mod config;
 pub mod discovery;
 pub mod health;
 pub mod model;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `outrigger` binary: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    outrigger::cli::main()
+}
