@@ -7,4 +7,5 @@
     reason = "these are tests"
 )]
 
+mod config;
 mod support;
