@@ -2,6 +2,8 @@
 
 pub mod balance;
 pub mod cluster;
+pub mod cli;
+pub mod config;
 pub mod discovery;
 pub mod health;
 pub mod model;

@@ -1,3 +1,5 @@
-//! The `outrigger` command.
+//! The `outrigger` binary: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    outrigger::cli::main()
+}

@@ -13,4 +13,5 @@ mod consul_source;
 mod file_source;
 mod harness;
 mod health;
+mod config;
 mod support;

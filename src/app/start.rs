@@ -1,0 +1,172 @@
+//! Boot and stop, in order.
+
+use super::sources;
+use crate::admin::{self, Window};
+use crate::cluster::{Cluster, ClusterSettings, Graces, Keeper};
+use crate::config::{ServiceSettings, Settings};
+use crate::health::{self, Pace};
+use crate::model::ServiceName;
+use crate::proxy::{self, Bound, Crew, Shared};
+use crate::rt::{Stop, Tasks, cores};
+use crate::telemetry::{Events, Kind};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Why a sidecar cannot start; one line per cause.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{}", .0.join("\n"))]
+    Listen(Vec<String>),
+    #[error("{service}: {reason}")]
+    Source { service: ServiceName, reason: String },
+    #[error("cannot start threads: {0}")]
+    Threads(#[source] io::Error),
+    #[error("cannot serve the admin address: {0}")]
+    Admin(#[source] io::Error),
+}
+
+/// A sidecar that runs. Dropping it stops nothing: call [`Running::stop`].
+#[derive(Debug)]
+pub struct Running {
+    pub clusters: Vec<Arc<Cluster>>,
+    pub events: Events,
+    /// Where the admin address really listens.
+    pub admin: Option<SocketAddr>,
+    tasks: Tasks,
+    /// The workers' own, so that the control plane outlives the requests.
+    workers: Stop,
+    crew: Crew,
+}
+
+/// Opens all listeners, starts all watches, checks and workers. Requests that come before the first list wait for it.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then.
+pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> {
+    let mut rng = SmallRng::from_rng(&mut rand::rng());
+    let mut sockets = open(&settings)?;
+    let workers = settings.workers.unwrap_or_else(cores);
+    let tasks = Tasks::new(events.clone());
+    let pace = Arc::new(Pace::default());
+    let mut clusters = Vec::new();
+    let mut bound = Vec::new();
+    for (service, listeners) in settings.services.into_iter().zip(sockets.services) {
+        let cluster = upstream(&tasks, service, workers, &pace, &mut rng)?;
+        bound.extend(listeners.into_iter().map(|listener| Bound { listener, cluster: Arc::clone(&cluster) }));
+        clusters.push(cluster);
+    }
+    let shared = Shared::new(settings.client, sockets.own.drain(..).collect(), workers);
+    let stop = Stop::new();
+    let crew = Crew::start(workers, bound, &shared, &events, &stop, settings.shutdown.drain).map_err(StartError::Threads)?;
+    let admin = sockets.admin.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = sockets.admin {
+        let window = Window {
+            clusters: clusters.clone(),
+            events: events.clone(),
+            started: Instant::now(),
+            connections: Arc::new(move || shared.connections()),
+        };
+        admin::serve(&tasks, listener, Arc::new(window)).map_err(StartError::Admin)?;
+    }
+    let names: Vec<_> = clusters.iter().map(|cluster| cluster.name().as_str()).collect();
+    let services = names.join(", ");
+    events.emit(Kind::Started, "", None, format!("version {}; services {services}", env!("CARGO_PKG_VERSION")));
+    Ok(Running { clusters, events, admin, tasks, workers: stop, crew })
+}
+
+impl Running {
+    /// Stops accepting, lets what runs finish within the configured drain time, then ends everything else.
+    pub async fn stop(self) {
+        self.events.emit(Kind::Stopping, "", None, "no new connections; finishing what runs");
+        self.workers.cancel();
+        let crew = self.crew;
+        // Threads end by themselves within their drain time; the join only waits for it.
+        let _ = tokio::task::spawn_blocking(move || crew.join()).await;
+        self.tasks.stop(Duration::from_secs(3)).await;
+    }
+}
+
+/// One service: its source watched, its cluster kept, its instances checked.
+fn upstream(
+    tasks: &Tasks,
+    service: ServiceSettings,
+    workers: usize,
+    pace: &Arc<Pace>,
+    rng: &mut SmallRng,
+) -> Result<Arc<Cluster>, StartError> {
+    let name = service.name.clone();
+    let feed = sources::watch(tasks, name.clone(), service.source_url, service.source, service.watch, rng)
+        .map_err(|reason| StartError::Source { service: name.clone(), reason })?;
+    let settings = ClusterSettings {
+        name: name.clone(),
+        algorithm: service.balance,
+        retry: service.retry,
+        budget: service.budget,
+        timeouts: service.timeouts,
+        limits: service.limits,
+        checked: service.check.is_some(),
+    };
+    let cluster = Cluster::new(settings, Arc::clone(&feed.status), workers, Instant::now());
+    let graces = Graces { empty: service.empty_grace };
+    let (keeper, upkeep) =
+        Keeper::new(Arc::clone(&cluster), feed, graces, tasks.events().clone(), rng.random());
+    keeper.spawn(tasks);
+    if let Some(check) = service.check {
+        let dice = SmallRng::from_rng(rng);
+        health::check(tasks, name, check, upkeep.targets, upkeep.health_changed, Arc::clone(pace), dice);
+    }
+    Ok(cluster)
+}
+
+/// The sockets of all services, in their order, and the admin address'.
+struct Sockets {
+    services: Vec<Vec<TcpListener>>,
+    admin: Option<TcpListener>,
+    /// Addresses that lead back to us.
+    own: Vec<SocketAddr>,
+}
+
+/// Opens every listener, or says of all that cannot be opened why.
+fn open(settings: &Settings) -> Result<Sockets, StartError> {
+    let mut refused = Vec::new();
+    let mut own = Vec::new();
+    let mut bind = |owner: &str, addr: SocketAddr| match proxy::bind(addr) {
+        Ok(listener) => Some(listener),
+        // A host without IPv6 has no [::1]; its IPv4 twin serves.
+        Err(error) if addr.is_ipv6() && addr.ip().is_loopback() && error.kind() != io::ErrorKind::AddrInUse => {
+            tracing::info!(%addr, %error, "no IPv6 here, listening on IPv4 only");
+            None
+        }
+        Err(error) => {
+            refused.push(format!("{owner}: cannot listen on {addr}: {}", mend(addr, &error)));
+            None
+        }
+    };
+    let mut services = Vec::new();
+    for service in &settings.services {
+        let owner = format!("service.{}", service.name);
+        services.push(service.listen.iter().filter_map(|addr| bind(&owner, *addr)).collect());
+        own.extend(service.listen.iter().copied());
+    }
+    let admin = settings.admin.listen.and_then(|addr| bind("admin.listen", addr));
+    if refused.is_empty() { Ok(Sockets { services, admin, own }) } else { Err(StartError::Listen(refused)) }
+}
+
+fn mend(addr: SocketAddr, error: &io::Error) -> String {
+    let port = addr.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("the port is in use; `ss -ltnp 'sport = :{port}'` shows by whom, or choose another port")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need the capability CAP_NET_BIND_SERVICE; choose one above, {port} is privileged")
+        }
+        io::ErrorKind::AddrNotAvailable => format!("this machine has no address {}", addr.ip()),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,155 @@
+//! `[service.NAME.health]`: active checks.
+
+use super::document::Scalar;
+use super::section::{Section, join};
+use super::traffic::{NOT_YET, not_above};
+use super::value::{DAY, MILLI, integer, quoted};
+use crate::health::{CheckKind, CheckSettings, HttpCheck};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderName, HeaderValue, Method};
+use std::ops::RangeInclusive;
+
+/// Only an HTTP check has these.
+const HTTP_ONLY: [&str; 5] = ["method", "headers", "host", "expect", "body"];
+
+/// `None` if nothing asks for checks.
+pub(super) fn read(section: Section<'_>) -> Option<CheckSettings> {
+    section.exclusive(&["http", "tcp"]);
+    let asks_http = section.find("http").is_some();
+    let path = section.text("http", "the path of an HTTP check, such as \"/health\",", path);
+    let says_tcp = section.find("tcp").is_some();
+    let tcp = says_tcp && section.flag("tcp", false);
+    if section.is_present() && !asks_http && !says_tcp && !section.is_defaults {
+        section.missing("checks of which kind? give http = \"/PATH\" or tcp = true (tcp = false for none)");
+    }
+    // What has no effect is checked all the same.
+    section.hush(!asks_http);
+    let http = http(&section, path.unwrap_or_else(|| "/".to_owned()));
+    if tcp {
+        for key in HTTP_ONLY.into_iter().filter(|key| section.has(key)) {
+            section.problem(key, "a TCP check asks nothing: this goes with http = \"/PATH\" only");
+        }
+    }
+    section.hush(!asks_http && !tcp);
+    let kind = if asks_http { CheckKind::Http(http) } else { CheckKind::Tcp };
+    let settings = timing(&section, kind);
+    section.refuse(&["grpc", "tls"], NOT_YET);
+    section.finish();
+    (asks_http || tcp).then_some(settings)
+}
+
+fn timing(section: &Section<'_>, kind: CheckKind) -> CheckSettings {
+    let default = CheckSettings::new(kind);
+    let settings = CheckSettings {
+        interval: section.duration("interval", MILLI..=DAY, default.interval),
+        timeout: section.duration("timeout", MILLI..=DAY, default.timeout),
+        rise: section.integer("rise", 1..=100, default.rise),
+        fall: section.integer("fall", 1..=100, default.fall),
+        jitter: section.share("jitter", default.jitter),
+        unhealthy_interval: section.duration("unhealthy_interval", MILLI..=DAY, default.unhealthy_interval),
+        unhealthy_interval_max: section.duration(
+            "unhealthy_interval_max",
+            MILLI..=DAY,
+            default.unhealthy_interval_max,
+        ),
+        port: section.integer_or_none("port", &(1..=65_535)),
+        kind: default.kind,
+    };
+    not_above(section, "timeout", settings.timeout, "interval", settings.interval);
+    let (low, high) = (settings.unhealthy_interval, settings.unhealthy_interval_max);
+    not_above(section, "unhealthy_interval", low, "unhealthy_interval_max", high);
+    settings
+}
+
+fn http(section: &Section<'_>, path: String) -> HttpCheck {
+    let default = HttpCheck::get(path);
+    let methods = [("GET", 0), ("HEAD", 1), ("OPTIONS", 2), ("POST", 3)];
+    let method = match section.choice("method", &methods, &[], 0) {
+        1 => Method::HEAD,
+        2 => Method::OPTIONS,
+        3 => Method::POST,
+        _ => Method::GET,
+    };
+    HttpCheck {
+        method,
+        headers: headers(section),
+        host: section.text("host", "a host", |text| match text.parse::<Authority>() {
+            Ok(_) if !text.contains('@') => Ok(text.to_owned()),
+            _ => Err(format!("{text:?} is no host: HOST or HOST:PORT is accepted")),
+        }),
+        expect: section.list_of_some("expect", default.expect, show_statuses, statuses),
+        body: section.text("body", "a text that the body contains", |text| match text.len() {
+            0 => Err("an empty text is in every body: leave it out".to_owned()),
+            _ => Ok(text.to_owned()),
+        }),
+        path: default.path,
+    }
+}
+
+fn path(text: &str) -> Result<String, String> {
+    let fits = text.starts_with('/') && !text.contains('#') && text.parse::<PathAndQuery>().is_ok();
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no path: \"/\" and what follows it is accepted, such as \"/health\""))
+    }
+}
+
+/// Their values may be secrets, and are never shown.
+fn headers(section: &Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::new();
+    for (at, name, value) in section.texts("headers") {
+        let problem = |message: String| {
+            let path = join(&section.path_of("headers"), name);
+            section.doc.problem(section.doc.origin(at), &path, message);
+        };
+        let Ok(header) = name.parse::<HeaderName>() else {
+            problem(format!("{name:?} is no header name: letters, digits and - are accepted"));
+            continue;
+        };
+        let Ok(mut value) = HeaderValue::from_str(&value) else {
+            problem("no header value: visible characters in one line are accepted".to_owned());
+            continue;
+        };
+        match header.as_str() {
+            "host" => problem("the Host header has a key of its own: host = \"…\"".to_owned()),
+            "connection" | "content-length" | "transfer-encoding" | "upgrade" => {
+                problem("this header belongs to the connection: it cannot be set".to_owned());
+            }
+            _ => {
+                value.set_sensitive(true);
+                headers.push((header, value));
+            }
+        }
+    }
+    if !headers.is_empty() {
+        let shown: Vec<_> = headers.iter().map(|(name, _)| format!("{name} = \"***\"")).collect();
+        section.note("headers", format!("{{ {} }}", shown.join(", ")), section.origin_of("headers"));
+    }
+    headers
+}
+
+/// `204`, `"204"` or `"200-299"`.
+fn statuses(scalar: &Scalar<'_>) -> Result<RangeInclusive<u16>, String> {
+    const RANGE: RangeInclusive<u16> = 100..=599;
+    let Scalar::Text(text) = scalar else {
+        let status =
+            integer(scalar, &RANGE).map_err(|error| format!("{error}, or a range such as \"200-299\""))?;
+        return Ok(status..=status);
+    };
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    match (from.trim().parse::<u16>(), to.trim().parse::<u16>()) {
+        (Ok(from), Ok(to)) if from <= to && RANGE.contains(&from) && RANGE.contains(&to) => Ok(from..=to),
+        _ => Err(format!(
+            "{text:?} is no range of statuses: 100 to 599 is accepted, such as \"200-299\" or 204"
+        )),
+    }
+}
+
+fn show_statuses(range: &RangeInclusive<u16>) -> String {
+    if range.start() == range.end() {
+        range.start().to_string()
+    } else {
+        quoted(&format!("{}-{}", range.start(), range.end()))
+    }
+}

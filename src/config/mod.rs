@@ -1,0 +1,186 @@
+//! The configuration: a TOML file, or pairs of addresses and source URLs, turned into checked settings of every part.
+//!
+//! Nobody else knows TOML. A file is walked by [`section::Section`]s, which take typed keys and collect every problem
+//! with its place; so one look at the file tells all that is wrong with it.
+
+mod check;
+mod document;
+mod env;
+mod listen;
+mod pairs;
+mod problem;
+mod registries;
+mod section;
+mod service;
+mod settings;
+mod source_url;
+mod traffic;
+mod units;
+mod value;
+
+pub use env::Environment;
+pub use pairs::{from_pairs, source};
+pub use problem::{Origin, Problem, Problems, Resolved};
+pub use settings::{AdminSettings, LogSettings, ServiceSettings, Settings, ShutdownSettings};
+pub use source_url::Source;
+
+use crate::policy::ClientLimits;
+use crate::telemetry::logging::Format;
+use document::Document;
+use listen::Taken;
+use registries::Registries;
+use section::Section;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use value::{DAY, MILLI, quoted};
+
+/// The commented file with every key, as `outrigger defaults` prints it.
+pub const DEFAULTS: &str = include_str!("../../config/outrigger.toml");
+
+/// A configuration without problems.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    pub settings: Settings,
+    /// Every effective value and where it came from, in reading order; secrets are `***`.
+    pub values: Vec<Resolved>,
+}
+
+/// Reads and checks the file at `path`. Files that it names are opened, nothing else is touched.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn load(path: &Path, env: &Environment) -> Result<Loaded, Problems> {
+    let whole = |message: String| {
+        let origin = Origin::File(path.display().to_string().into());
+        Problems(vec![Problem { origin, path: String::new(), message }])
+    };
+    let bytes = std::fs::read(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count()
+                + 1;
+        whole(format!("is no text in UTF-8, from line {line} on"))
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok(read(&path.display().to_string(), folder, &text, env)?.0)
+}
+
+/// Reads and checks a text as if it stood in `file` inside `folder`; also tells which keys there are.
+fn read(
+    file: &str,
+    folder: &Path,
+    text: &str,
+    env: &Environment,
+) -> Result<(Loaded, BTreeSet<String>), Problems> {
+    let doc = Document::new(file, folder, text, env);
+    let tree = doc.parse();
+    if doc.has_problems() {
+        // What is left of a broken file would only bring problems of its own.
+        doc.finish()?;
+        return Err(Problems(Vec::new()));
+    }
+    let settings = settings(Section::root(&doc, tree.get_ref()));
+    let (values, known) = doc.finish()?;
+    Ok((Loaded { settings, values }, known))
+}
+
+fn settings(root: Section<'_>) -> Settings {
+    let (mut settings, registries, mut taken) = without_services(&root);
+    settings.services = service::read_all(&root, &registries, &mut taken);
+    root.refuse(&["register", "snapshot", "access_log"], traffic::NOT_YET);
+    root.finish();
+    settings
+}
+
+/// What all services have in common.
+fn without_services(root: &Section<'_>) -> (Settings, Registries, Taken) {
+    let mut taken = Taken::default();
+    let settings = Settings {
+        admin: admin(root.section("admin"), &mut taken),
+        log: log(root.section("log")),
+        workers: workers(root),
+        client: client(root.section("limits")),
+        shutdown: shutdown(root.section("shutdown")),
+        services: Vec::new(),
+    };
+    (settings, Registries::read(root), taken)
+}
+
+fn workers(root: &Section<'_>) -> Option<usize> {
+    let workers = root.integer_or_none("workers", &(1..=1024));
+    if workers.is_none() {
+        root.note("workers", crate::rt::cores().to_string(), Origin::Default);
+    }
+    workers
+}
+
+fn admin(section: Section<'_>, taken: &mut Taken) -> AdminSettings {
+    let default = AdminSettings::default();
+    let read = section.read("listen", |scalar| {
+        match scalar.text("an address such as \"127.0.0.1:9901\", or \"off\",")? {
+            "off" => Ok(None),
+            text => listen::address(text).map(Some).map_err(|error| format!("{error}; \"off\" turns it off")),
+        }
+    });
+    let listen = read.unwrap_or(default.listen);
+    let origin = section.origin_of("listen");
+    if let Some(addr) = listen {
+        // The first to take one: never refused.
+        let _ = taken.take(addr, &section.path_of("listen"), &origin);
+    }
+    let shown = listen.map_or_else(|| "off".to_owned(), |addr: SocketAddr| addr.to_string());
+    section.note("listen", quoted(&shown), origin);
+    section.finish();
+    AdminSettings { listen }
+}
+
+fn log(section: Section<'_>) -> LogSettings {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let default = LogSettings::default();
+    let level = section.text("level", "a level such as \"info\"", |text| {
+        // A word alone would pass as the name of a module.
+        let filter = text.contains(['=', ',']) && text.parse::<tracing_subscriber::EnvFilter>().is_ok();
+        if LEVELS.contains(&text) || filter {
+            return Ok(text.to_owned());
+        }
+        let hint = problem::suggestion(text, LEVELS);
+        Err(format!(
+            "{text:?} is no level;{hint} accepted: {}, or a filter such as \"info,outrigger::health=debug\"",
+            LEVELS.join(", ")
+        ))
+    });
+    let level = level.unwrap_or_else(|| {
+        section.note("level", quoted(&default.level), Origin::Default);
+        default.level
+    });
+    let format =
+        section.choice("format", &[("text", Format::Text), ("json", Format::Json)], &[], default.format);
+    section.finish();
+    LogSettings { level, format }
+}
+
+fn client(section: Section<'_>) -> ClientLimits {
+    let default = ClientLimits::default();
+    let limits = ClientLimits {
+        connections: section.integer("connections", 1..=10_000_000, default.connections),
+        head_bytes: section.bytes("head_bytes", 8 << 10..=16 << 20, default.head_bytes),
+        headers: section.integer("headers", 8..=4096, default.headers),
+        head_timeout: section.duration("head_timeout", MILLI..=DAY, default.head_timeout),
+        keep_alive: section.duration("keep_alive", MILLI..=DAY, default.keep_alive),
+        replay_bytes: section.bytes("replay_bytes", 0..=1 << 31, default.replay_bytes),
+    };
+    section.finish();
+    limits
+}
+
+fn shutdown(section: Section<'_>) -> ShutdownSettings {
+    let drain = section.duration("drain", Duration::ZERO..=DAY, ShutdownSettings::default().drain);
+    section.refuse(&["grace"], traffic::NOT_YET);
+    section.finish();
+    ShutdownSettings { drain }
+}
+
+#[cfg(test)]
+mod tests;

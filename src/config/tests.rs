@@ -1,0 +1,332 @@
+//! Whole configurations: layers, environment, examples, the default file.
+
+use super::*;
+use crate::balance::Algorithm;
+use crate::discovery::SourceSettings;
+use crate::health::{CheckKind, CheckSettings, HttpCheck};
+use crate::registry::Credential;
+use proptest::prelude::*;
+
+const MINIMAL: &str = "[service.orders]\nport = 9001\nfrom = \"consul:orders\"\n";
+
+fn env(pairs: &[(&str, &str)]) -> Environment {
+    Environment::Fixed(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+}
+
+fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
+    read("a.toml", Path::new(""), text, &env(variables)).map(|(loaded, _)| loaded)
+}
+
+fn good(text: &str, variables: &[(&str, &str)]) -> Loaded {
+    parse(text, variables).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+}
+
+fn service(loaded: &Loaded) -> &ServiceSettings {
+    &loaded.settings.services[0]
+}
+
+fn consul(loaded: &Loaded) -> &crate::registry::consul::ConsulSettings {
+    match &service(loaded).source {
+        SourceSettings::Consul(settings, _) => settings,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_minimal_file_is_all_defaults() {
+    let loaded = good(MINIMAL, &[]);
+    let service = service(&loaded);
+    assert_eq!(service.listen, ["127.0.0.1:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()]);
+    assert_eq!(service.source_url, "consul:orders");
+    assert_eq!(service.check, None);
+    assert_eq!(service.retry, crate::policy::RetrySettings::default());
+    assert_eq!(service.budget, crate::policy::BudgetSettings::default());
+    assert_eq!(service.timeouts, crate::policy::Timeouts::default());
+    assert_eq!(service.limits, crate::policy::Limits::default());
+    assert_eq!(service.watch, crate::discovery::WatchSettings::default());
+    assert_eq!(service.empty_grace, Some(Duration::from_secs(30)));
+    assert_eq!(loaded.settings.client, ClientLimits::default());
+    assert_eq!(loaded.settings.admin, AdminSettings::default());
+    assert_eq!(loaded.settings.workers, None);
+}
+
+#[test]
+fn defaults_speak_where_a_service_is_silent() {
+    let text = "[defaults]\nbalance = \"random\"\nempty_grace = \"forever\"\n[defaults.retry]\nattempts = 5\n\
+                backoff_base = \"1ms\"\n[defaults.health]\nhttp = \"/up\"\nrise = 4\n\
+                [service.a]\nport = 1\nfrom = \"consul:a\"\n[service.a.retry]\nattempts = 1\n\
+                [service.b]\nport = 2\nfrom = \"consul:b\"\nbalance = \"least_request\"\nhealth = { tcp = true }\n\
+                [service.c]\nport = 3\nfrom = \"consul:c\"\nhealth = { tcp = false }\n";
+    let loaded = good(text, &[]);
+    let [a, b, c] = &loaded.settings.services[..] else { panic!("three services") };
+    assert_eq!((a.balance, b.balance), (Algorithm::Random, Algorithm::LeastRequest));
+    assert_eq!((a.retry.attempts, a.retry.backoff_base), (1, Duration::from_millis(1)));
+    assert_eq!((b.retry.attempts, b.empty_grace), (5, None));
+    let http = CheckKind::Http(HttpCheck::get("/up"));
+    assert_eq!(a.check, Some(CheckSettings { rise: 4, ..CheckSettings::new(http) }));
+    assert_eq!(b.check, Some(CheckSettings { rise: 4, ..CheckSettings::new(CheckKind::Tcp) }));
+    assert_eq!(c.check, None);
+}
+
+#[test]
+fn every_effective_value_names_its_origin() {
+    let text = format!("{MINIMAL}[consul]\ntoken = \"hunter2\"\n[defaults.retry]\nattempts = 5\n");
+    let loaded = good(&text, &[("CONSUL_HTTP_ADDR", "consul:8500")]);
+    let find = |path: &str| {
+        let all = loaded.values.iter().filter(|v| v.path == path);
+        let [one] = all.collect::<Vec<_>>()[..] else { panic!("{path} not once") };
+        (one.value.as_str(), one.origin.to_string())
+    };
+    assert_eq!(find("service.orders.port"), ("9001", "a.toml:2:8".to_owned()));
+    assert_eq!(find("service.orders.retry.attempts"), ("5", "a.toml:7:12".to_owned()));
+    assert_eq!(find("service.orders.retry.backoff_cap"), ("\"250ms\"", "default".to_owned()));
+    assert_eq!(
+        find("consul.address"),
+        ("\"http://consul:8500\"", "environment variable CONSUL_HTTP_ADDR".to_owned())
+    );
+    assert_eq!(find("consul.token"), ("\"***\"", "a.toml:5:9".to_owned()));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+}
+
+#[test]
+fn consuls_variables_are_honoured_where_the_file_is_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "secret").unwrap();
+    let file = file.to_str().unwrap();
+    let address =
+        |text: &str, variables: &[(&str, &str)]| consul(&good(text, variables)).addresses[0].to_string();
+    for (variables, expected) in [
+        (&[("CONSUL_HTTP_ADDR", "10.0.0.1:8500")][..], "http://10.0.0.1:8500/"),
+        (&[("CONSUL_HTTP_ADDR", "https://c:8501")], "https://c:8501/"),
+        (&[("CONSUL_HTTP_ADDR", "")], "http://127.0.0.1:8500/"),
+        (&[("CONSUL_HTTP_ADDR", "c:8501"), ("CONSUL_HTTP_SSL", "true")], "https://c:8501/"),
+        (&[("CONSUL_HTTP_ADDR", "https://c:1"), ("CONSUL_HTTP_SSL", "1")], "https://c:1/"),
+        (&[("CONSUL_HTTP_ADDR", "http://c:1"), ("CONSUL_HTTP_SSL", "1")], "https://c:1/"),
+        (&[("CONSUL_HTTP_SSL", "1")], "https://127.0.0.1:8500/"),
+        (&[("CONSUL_HTTP_SSL", "false")], "http://127.0.0.1:8500/"),
+    ] {
+        assert_eq!(address(MINIMAL, variables), expected, "{variables:?}");
+    }
+    let own = format!("{MINIMAL}[consul]\naddress = \"http://mine:1\"\ntoken = \"own\"\n");
+    let all = [
+        ("CONSUL_HTTP_ADDR", "unix:///not/looked/at"),
+        ("CONSUL_HTTP_TOKEN", "other"),
+        ("CONSUL_HTTP_TOKEN_FILE", "/not/looked/at"),
+    ];
+    assert_eq!(address(&own, &all), "http://mine:1/");
+    assert_eq!(consul(&good(&own, &all)).token, Some(Credential::Text(crate::telemetry::Secret::new("own"))));
+    let both = [("CONSUL_HTTP_TOKEN", "t"), ("CONSUL_HTTP_TOKEN_FILE", file), ("CONSUL_NAMESPACE", "team")];
+    let loaded = good(MINIMAL, &both);
+    assert_eq!(consul(&loaded).token, Some(Credential::File(file.into())), "a token file before a token");
+    assert_eq!(consul(&loaded).namespace.as_deref(), Some("team"));
+    let tls = [("CONSUL_CACERT", file), ("CONSUL_CLIENT_CERT", file), ("CONSUL_CLIENT_KEY", file)];
+    let tls = consul(&good(MINIMAL, &tls)).tls.clone();
+    assert_eq!([tls.ca, tls.cert, tls.key], [Some(file.into()), Some(file.into()), Some(file.into())]);
+}
+
+#[test]
+fn what_is_wrong_with_a_variable_names_it() {
+    for (name, value, message) in [
+        ("CONSUL_HTTP_ADDR", "unix:///run/consul.sock", "consul.address: sockets in the file system"),
+        ("CONSUL_HTTP_ADDR", "http://u:hunter2@h", "consul.address: user and password are not accepted"),
+        ("CONSUL_HTTP_TOKEN_FILE", "/nowhere/token", "consul.token_file: cannot read /nowhere/token"),
+        ("CONSUL_CACERT", "/nowhere/ca", "consul.ca_cert: cannot read /nowhere/ca"),
+    ] {
+        let problems = parse(MINIMAL, &[(name, value)]).unwrap_err().to_string();
+        assert!(problems.starts_with(&format!("environment variable {name}: {message}")), "{problems}");
+        assert!(!problems.contains("hunter2"), "{problems}");
+    }
+}
+
+#[test]
+fn numbers_and_flags_may_come_out_of_variables() {
+    let text = "workers = \"${W:-3}\"\n[service.a]\nport = \"${PORT}\"\nfrom = \"static://${HOST}:80\"\n\
+                [service.a.retry]\nunsafe_methods = \"${UNSAFE}\"\n";
+    let loaded = good(text, &[("PORT", "9005"), ("HOST", "10.1.1.1"), ("UNSAFE", "true")]);
+    assert_eq!(loaded.settings.workers, Some(3));
+    assert_eq!(service(&loaded).listen[0].port(), 9005);
+    assert_eq!(service(&loaded).source_url, "static://10.1.1.1:80");
+    assert!(service(&loaded).retry.unsafe_methods);
+    let problems =
+        parse(text, &[("PORT", "hunter2"), ("HOST", "10.1.1.1"), ("UNSAFE", "hunter2")]).unwrap_err();
+    assert_eq!(problems.0.len(), 2, "{problems}");
+    assert!(!problems.to_string().contains("hunter2"), "{problems}");
+}
+
+fn examples() -> Vec<std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect()
+}
+
+#[test]
+fn every_example_has_no_problems() {
+    let examples = examples();
+    assert!(examples.len() >= 6, "{examples:?}");
+    for path in examples {
+        if let Err(problems) = load(&path, &env(&[])) {
+            panic!("{problems}");
+        }
+    }
+}
+
+/// The keys of the default file, commented out or not: table and key.
+fn documented() -> BTreeSet<(String, String)> {
+    let mut keys = BTreeSet::new();
+    let mut table = String::new();
+    for line in DEFAULTS.lines() {
+        let (commented, line) = line.strip_prefix('#').map_or((false, line), |rest| (true, rest));
+        if commented && line.starts_with(' ') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.trim_end_matches(']').to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            keys.insert((table.clone(), key.to_owned()));
+        }
+    }
+    keys
+}
+
+/// The default file with every key that is commented out, and without these.
+fn uncommented(folder: &Path, without: &[&str]) -> String {
+    for name in ["consul-token", "etcd-password", "ca.pem", "client.pem", "client.key"] {
+        std::fs::write(folder.join(name), "x").unwrap();
+    }
+    let mut table = String::new();
+    let mut text = String::new();
+    for line in DEFAULTS.lines() {
+        let line = line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.trim_end_matches(']').to_owned();
+        }
+        let key = line.split_once(" = ").map_or("", |(key, _)| key);
+        if !without.contains(&format!("{table}.{key}").as_str()) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text.replace("/etc/outrigger", folder.to_str().unwrap())
+}
+
+const ALTERNATIVES: [&str; 4] =
+    ["service.orders.listen", "service.orders.health.tcp", "consul.token", "etcd.password"];
+
+#[test]
+fn the_default_file_changes_nothing() {
+    assert_eq!(good(DEFAULTS, &[]).settings, good(MINIMAL, &[]).settings);
+}
+
+#[test]
+fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let loaded = good(&uncommented(folder.path(), &ALTERNATIVES), &[]);
+    let file = |name: &str| Some(folder.path().join(name));
+    let mut expected = good(MINIMAL, &[]).settings;
+    expected.workers = Some(2);
+    let orders = &mut expected.services[0];
+    let SourceSettings::Consul(consul, query) = &mut orders.source else { panic!("no consul") };
+    consul.token = file("consul-token").map(Credential::File);
+    let tls = &mut consul.tls;
+    (tls.ca, tls.cert, tls.key) = (file("ca.pem"), file("client.pem"), file("client.key"));
+    consul.namespace = Some("team-a".to_owned());
+    query.dc = Some("dc2".to_owned());
+    let http = HttpCheck {
+        headers: vec![("x-probe".parse().unwrap(), "outrigger".parse().unwrap())],
+        host: Some("orders.internal".to_owned()),
+        body: Some("ok".to_owned()),
+        ..HttpCheck::get("/health")
+    };
+    orders.check = Some(CheckSettings { port: Some(8081), ..CheckSettings::new(CheckKind::Http(http)) });
+    assert_eq!(loaded.settings, expected);
+}
+
+#[test]
+fn the_alternatives_in_the_default_file_work_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let http = ["http", "method", "headers", "host", "expect", "body"]
+        .map(|key| format!("service.orders.health.{key}"));
+    let mut without = vec!["service.orders.port", "consul.token_file", "etcd.password_file"];
+    without.extend(http.iter().map(String::as_str));
+    let loaded = good(&uncommented(folder.path(), &without), &[]);
+    let orders = service(&loaded);
+    assert_eq!(orders.listen, service(&good(MINIMAL, &[])).listen);
+    assert_eq!(orders.check.as_ref().map(|check| &check.kind), Some(&CheckKind::Tcp));
+}
+
+#[test]
+fn the_default_file_has_every_key_that_is_known_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = uncommented(folder.path(), &ALTERNATIVES);
+    let (_, known) = read("a.toml", Path::new(""), &text, &env(&[])).unwrap();
+    let documented: BTreeSet<String> = documented()
+        .into_iter()
+        .map(|(table, key)| if table.is_empty() { key } else { format!("{table}.{key}") })
+        .collect();
+    let tables = |path: &&String| known.iter().any(|other| other.starts_with(&format!("{path}.")));
+    let keys: BTreeSet<String> =
+        known.iter().filter(|path| !tables(path)).filter(|path| *path != "defaults").cloned().collect();
+    assert!(keys.len() > 60, "{}", keys.len());
+    assert_eq!(keys, documented);
+}
+
+#[test]
+fn pairs_need_no_file() {
+    let pairs = |pairs: &[(&str, &str)], variables: &[(&str, &str)]| {
+        let pairs: Vec<_> = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        from_pairs(&pairs, &env(variables))
+    };
+    let loaded = pairs(
+        &[
+            ("9001", "consul:orders"),
+            ("0.0.0.0:9002", "static://10.0.0.1:80"),
+            ("9003", "consul:orders?tag=b"),
+        ],
+        &[("CONSUL_HTTP_ADDR", "c:1")],
+    )
+    .unwrap();
+    let names: Vec<_> = loaded.settings.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["orders", "service-9002", "orders-9003"]);
+    let from_file = good(MINIMAL, &[("CONSUL_HTTP_ADDR", "c:1")]);
+    assert_eq!(loaded.settings.services[0], *service(&from_file), "a pair is a minimal file");
+    assert_eq!(loaded.settings.admin, from_file.settings.admin);
+
+    let problems =
+        pairs(&[("9901", "dns://a:1"), ("0", "consul:orders"), ("x", "consul:")], &[]).unwrap_err();
+    let problems: Vec<_> = problems.0.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 5, "{problems:?}");
+    for start in [
+        "--listen: 127.0.0.1:9901 is taken by admin.listen (its default)",
+        "--listen: port 0 is out of range: 1 to 65535",
+        "--listen: \"x\" is no address to listen on",
+        "--to: dns:// is not available in this version",
+        "--to: the service's name is missing",
+    ] {
+        assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}: {problems:?}");
+    }
+    assert!(pairs(&[], &[]).unwrap_err().to_string().starts_with("--to: there is no service"));
+}
+
+#[test]
+fn one_url_alone_is_a_source() {
+    assert_eq!(source("consul:orders", &env(&[])).unwrap().shown, "consul:orders");
+    let error = source("orders", &env(&[])).unwrap_err().to_string();
+    assert!(error.starts_with("URL: \"orders\" is no source URL"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn no_file_panics(line in 0..400_usize, value in "(\\$\\{|[\"'\\[\\]{}=.,0-9a-z% -]|\\PC){0,16}", cut in 0..4_000_usize) {
+        let mut lines: Vec<_> = DEFAULTS.lines().map(|line| line.strip_prefix('#').unwrap_or(line).to_owned()).collect();
+        let line = line % lines.len();
+        let key = lines[line].split('=').next().unwrap_or_default().to_owned();
+        lines[line] = format!("{key}= {value}");
+        let text: Vec<_> = lines.iter().filter(|line| !line.starts_with(' ')).cloned().collect();
+        let _ = parse(&text.join("\n"), &[]);
+        lines[line] = format!("{key}= {}", toml::Value::from(value));
+        let text: Vec<_> = lines.into_iter().filter(|line| !line.starts_with(' ')).collect();
+        let _ = parse(&text.join("\n"), &[]);
+        let _ = parse(&DEFAULTS.chars().take(cut).collect::<String>(), &[]);
+    }
+}

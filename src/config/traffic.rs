@@ -1,0 +1,155 @@
+//! A service's rules for its traffic: balance, retry, timeouts, limits, and how its source is watched.
+
+use super::check;
+use super::document::Scalar;
+use super::section::Section;
+use super::value::{DAY, MILLI, integer, quoted, with_unit};
+use super::{settings::ServiceSettings, units};
+use crate::balance::{Algorithm, Tried};
+use crate::discovery::WatchSettings;
+use crate::health::CheckSettings;
+use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
+use std::time::Duration;
+
+/// What a service's table and `[defaults]` have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) balance: Algorithm,
+    pub(super) check: Option<CheckSettings>,
+    pub(super) retry: RetrySettings,
+    pub(super) budget: BudgetSettings,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+    pub(super) watch: WatchSettings,
+    pub(super) empty_grace: Option<Duration>,
+}
+
+/// Tables and keys of a service that are planned.
+const LATER: [&str; 8] =
+    ["hedge", "mass_removal_grace", "mode", "outlier", "panic", "slow_start", "tls", "zone"];
+
+/// Why a planned table or key is refused.
+pub(super) const NOT_YET: &str = "not available in this version";
+
+impl Rules {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+        section.refuse(&LATER, NOT_YET);
+        let later = ["peak_ewma", "ring_hash", "maglev"];
+        let balance = section.choice("balance", &algorithms, &later, Algorithm::default());
+        let empty_grace = empty_grace(section);
+        let (retry, budget) = retry(section.section("retry"));
+        Self {
+            balance,
+            check: check::read(section.section("health")),
+            retry,
+            budget,
+            timeouts: timeouts(section.section("timeouts")),
+            limits: limits(section.section("limits")),
+            watch: watch(section.section("watch")),
+            empty_grace,
+        }
+    }
+}
+
+/// `"forever"` is `None`.
+fn empty_grace(section: &Section<'_>) -> Option<Duration> {
+    let read = section.read("empty_grace", |scalar| match scalar {
+        Scalar::Text(text) if text == "forever" => Ok(None),
+        scalar => with_unit(scalar, |text| match units::duration(text)? {
+            grace if grace <= DAY => Ok(Some(grace)),
+            _ => Err(format!("{text:?} is out of range: \"0s\" to \"1day\" is accepted")),
+        })
+        .map_err(|error| format!("{error}, or \"forever\"")),
+    });
+    let grace = read.unwrap_or(ServiceSettings::EMPTY_GRACE);
+    let shown = grace.map_or_else(|| "forever".to_owned(), units::show_duration);
+    section.note("empty_grace", quoted(&shown), section.origin_of("empty_grace"));
+    grace
+}
+
+fn retry(section: Section<'_>) -> (RetrySettings, BudgetSettings) {
+    let (retry, budget) = (RetrySettings::default(), BudgetSettings::default());
+    let most = Tried::MOST as u32;
+    let retry = RetrySettings {
+        attempts: section.integer("attempts", 1..=most, retry.attempts),
+        statuses: section
+            .list("statuses", retry.statuses, u16::to_string, |scalar| integer(scalar, &(400..=599))),
+        unsafe_methods: section.flag("unsafe_methods", retry.unsafe_methods),
+        backoff_base: section.duration("backoff_base", Duration::ZERO..=DAY, retry.backoff_base),
+        backoff_cap: section.duration("backoff_cap", Duration::ZERO..=DAY, retry.backoff_cap),
+        retry_after_max: section.duration("retry_after_max", Duration::ZERO..=DAY, retry.retry_after_max),
+        body_limit: section.bytes("body_limit", 0..=64 << 20, retry.body_limit),
+    };
+    let budget = BudgetSettings {
+        ratio: section.share("budget_ratio", budget.ratio),
+        floor: section.integer("budget_floor", 0..=1_000_000, budget.floor),
+    };
+    not_above(&section, "backoff_base", retry.backoff_base, "backoff_cap", retry.backoff_cap);
+    section.finish();
+    (retry, budget)
+}
+
+fn timeouts(section: Section<'_>) -> Timeouts {
+    let default = Timeouts::default();
+    let timeouts = Timeouts {
+        connect: section.duration("connect", MILLI..=DAY, default.connect),
+        request: section.duration("request", MILLI..=DAY, default.request),
+        idle: section.duration("idle", MILLI..=DAY, default.idle),
+        keep_alive: section.duration("keep_alive", Duration::ZERO..=DAY, default.keep_alive),
+        keep_alive_connections: section.integer(
+            "keep_alive_connections",
+            0..=65_535,
+            default.keep_alive_connections,
+        ),
+        upgraded_idle: section.duration("upgraded_idle", MILLI..=DAY, default.upgraded_idle),
+        drain: section.duration("drain", Duration::ZERO..=DAY, default.drain),
+    };
+    not_above(&section, "connect", timeouts.connect, "request", timeouts.request);
+    section.finish();
+    timeouts
+}
+
+fn limits(section: Section<'_>) -> Limits {
+    let default = Limits::default();
+    let limits = Limits {
+        in_flight_per_target: section.integer(
+            "in_flight_per_target",
+            1..=1_000_000,
+            default.in_flight_per_target,
+        ),
+        waiting: section.integer("waiting", 0..=1_000_000, default.waiting),
+        wait: section.duration("wait", Duration::ZERO..=DAY, default.wait),
+    };
+    section.finish();
+    limits
+}
+
+fn watch(section: Section<'_>) -> WatchSettings {
+    let default = WatchSettings::default();
+    let watch = WatchSettings {
+        backoff_base: section.duration("backoff_base", MILLI..=DAY, default.backoff_base),
+        backoff_cap: section.duration("backoff_cap", MILLI..=DAY, default.backoff_cap),
+        refused_retry: section.duration("refused_retry", MILLI..=DAY, default.refused_retry),
+    };
+    not_above(&section, "backoff_base", watch.backoff_base, "backoff_cap", watch.backoff_cap);
+    section.finish();
+    watch
+}
+
+/// `low` must not be more than `high`.
+pub(super) fn not_above(
+    section: &Section<'_>,
+    low: &'static str,
+    a: Duration,
+    high: &'static str,
+    b: Duration,
+) {
+    if a > b {
+        let (a, b) = (units::show_duration(a), units::show_duration(b));
+        section.conflict(
+            &[low, high],
+            format!("{low} ({a}) is longer than {high} ({b}): at most as long is accepted"),
+        );
+    }
+}
