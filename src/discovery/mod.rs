@@ -1,5 +1,8 @@
 //! Where instances come from: one cancel-safe question per source, one loop that asks it.
 
+pub mod etcd;
+mod etcd_keys;
+pub mod etcd_value;
 pub mod fixed;
 mod watch;
 

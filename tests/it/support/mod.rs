@@ -1,9 +1,12 @@
 //! What the behaviour tests stand on: free ports, child processes, the real servers, waiting for events.
 #![allow(dead_code, reason = "a harness offers more than one run of it uses")]
 
+pub mod etcd;
 mod process;
+mod relay;
 
 pub use process::Process;
+pub use relay::Relay;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};
