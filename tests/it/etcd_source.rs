@@ -1,14 +1,14 @@
 //! The etcd source against real etcd: formats, speed, resumption, and what is believed after a loss.
 
-use crate::support::etcd::{Cluster, delete, put, put_leased};
+use crate::support::etcd::{Certificates, Cluster, delete, put, put_leased};
 use crate::support::{Relay, eventually};
 use outrigger::discovery::etcd::Etcd;
 use outrigger::discovery::{
     Answer, Discover, DiscoverError, EtcdQuery, Feed, Link, Trust, WatchSettings, watch,
 };
 use outrigger::model::{EndpointSet, ServiceName};
-use outrigger::registry::Credential;
-use outrigger::registry::etcd::{EtcdError, EtcdSettings};
+use outrigger::registry::etcd::{EtcdClient, EtcdError, EtcdSettings, PutRequest};
+use outrigger::registry::{Credential, TlsFiles};
 use outrigger::rt::Tasks;
 use outrigger::telemetry::{Events, Secret};
 use rand::SeedableRng;
@@ -326,7 +326,7 @@ mod scenario {
         assert_eq!(following.feed.status.view(Instant::now()).link, Link::Stale);
         assert_eq!(following.last().unwrap().set.len(), 3, "kept while nobody answers");
         cluster.restart_all().await;
-        delete(&mut etcd_of(&cluster), &key(1)).await;
+        delete(&mut cluster.client(), &key(1)).await;
         following.sees([2, 3], Duration::from_secs(10)).await;
         assert_eq!(following.feed.status.view(Instant::now()).link, Link::Live);
         following.never_said_less_than(2);
@@ -349,17 +349,17 @@ mod scenario {
         assert!(matches!(answer.trust, Trust::Doubtful(_)), "{answer:?}");
         // Asking again does not make it more credible, and neither does the first one to come back.
         following.feed.nudge();
-        put(&mut etcd_of(&cluster), &key(1), value(1)).await;
+        put(&mut cluster.client(), &key(1), value(1)).await;
         following.sees([1], Duration::from_secs(5)).await;
         for answer in following.answers().iter().skip(1) {
             assert!(answer.set.len() == 5 || answer.trust != Trust::Trusted, "{answer:?}");
         }
         // All are back: the doubt is over.
         for port in 2..=6 {
-            put(&mut etcd_of(&cluster), &key(port), value(port)).await;
+            put(&mut cluster.client(), &key(port), value(port)).await;
         }
         following.sees(1..=6, Duration::from_secs(5)).await;
-        delete(&mut etcd_of(&cluster), &key(6)).await;
+        delete(&mut cluster.client(), &key(6)).await;
         following.sees(1..=5, Duration::from_secs(5)).await;
         assert_eq!(following.last().unwrap().trust, Trust::Trusted);
     }
@@ -377,7 +377,7 @@ mod scenario {
         cluster.kill_all();
         cluster.wipe(0);
         cluster.restart_all().await;
-        let mut etcd = etcd_of(&cluster);
+        let mut etcd = cluster.client();
         for _ in 0..20 {
             put(&mut etcd, "elsewhere", "x").await;
         }
@@ -412,6 +412,7 @@ mod scenario {
         wrong.fails("authentication failed", limit).await;
         wrong.feed.nudge();
         eventually("a second refusal", limit, async || (wrong.errors().len() >= 2).then_some(())).await;
+        assert_eq!(cluster.authentications().await, 3, "one of each who gave a password");
         for following in [&nobody, &stranger, &wrong] {
             for error in following.errors() {
                 assert!(error.starts_with("Refused") && !error.contains("wrong"), "{error}");
@@ -438,12 +439,14 @@ mod scenario {
         relay.cut();
         following.fails("Failed", Duration::from_secs(5)).await;
         let root = EtcdSettings { user: user("root", "root"), ..cluster.settings() };
-        let mut root = outrigger::registry::etcd::EtcdClient::new(root);
+        let mut root = EtcdClient::new(root);
         put(&mut root, &key(2), value(2)).await;
         relay.mend();
         following.sees([1, 2], Duration::from_secs(5)).await;
         following.never_said_less_than(1);
         assert!(following.errors().iter().all(|e| !e.contains("auth")), "{:?}", following.errors());
+        // One of root, and two of the source: at its start, and for the watch that was opened anew.
+        assert_eq!(cluster.authentications().await, 3);
     }
 
     pub async fn silence_is_asked_about(binary: &'static str) {
@@ -470,12 +473,8 @@ mod scenario {
     }
 }
 
-fn etcd_of(cluster: &Cluster) -> outrigger::registry::etcd::EtcdClient {
-    cluster.client()
-}
-
-fn request(key: &str, value: &str) -> outrigger::registry::etcd::PutRequest {
-    outrigger::registry::etcd::PutRequest { key: key.into(), value: value.into(), lease: 0 }
+fn request(key: &str, value: &str) -> PutRequest {
+    PutRequest { key: key.into(), value: value.into(), lease: 0 }
 }
 
 #[tokio::test]
@@ -612,4 +611,73 @@ async fn a_lease_is_kept_alive_until_it_is_lost() {
     assert!(matches!(lost, Err(EtcdError::LeaseLost(_))), "{lost:?}");
     let lost = etcd.lease_revoke(lease.id).await;
     assert!(matches!(lost, Err(EtcdError::LeaseLost(_))), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_question_loses_nothing() {
+    let cluster = Cluster::start("etcd35", 1).await;
+    let mut etcd = cluster.client();
+    let mut source = Etcd::new(cluster.settings(), query());
+    let writing = async {
+        for port in 1..=200 {
+            put(&mut etcd, &key(port), value(port)).await;
+        }
+    };
+    let asking = async {
+        let started = Instant::now();
+        let mut patience = 0;
+        loop {
+            patience = (patience + 7) % 31;
+            let question = tokio::time::timeout(Duration::from_millis(patience), source.next());
+            if let Ok(answer) = question.await
+                && answer.unwrap().set.len() == 200
+            {
+                break;
+            }
+            assert!(started.elapsed() < Duration::from_secs(20), "not all were seen");
+        }
+    };
+    tokio::join!(writing, asking);
+}
+
+#[tokio::test]
+async fn certificates_are_wanted_and_shown() {
+    let certificates = Certificates::new();
+    let cluster = Cluster::start_tls("etcd", &certificates);
+    let tls = |ca: &str, client: Option<&str>| TlsFiles {
+        ca: Some(certificates.cert(ca)),
+        cert: client.map(|name| certificates.cert(name)),
+        key: client.map(|name| certificates.key(name)),
+    };
+    let with = |tls: TlsFiles| EtcdSettings { tls, ..cluster.settings() };
+    let limit = Duration::from_secs(20);
+    let mut etcd = EtcdClient::new(with(tls("ca", Some("client"))));
+    eventually_put(&mut etcd).await;
+
+    let good = follow(with(tls("ca", Some("client"))), query());
+    good.sees([1], limit).await;
+    let wrong = follow(with(tls("stranger", Some("client"))), query());
+    wrong.fails("UnknownIssuer", limit).await;
+    let shy = follow(with(tls("ca", None)), query());
+    shy.fails("no client certificate is configured", limit).await;
+    let missing = TlsFiles { ca: Some("/nowhere/ca.pem".into()), ..TlsFiles::default() };
+    let missing = follow(with(missing), query());
+    missing.fails("cannot read /nowhere/ca.pem", limit).await;
+    let half = TlsFiles { key: None, ..tls("ca", Some("client")) };
+    let half = follow(with(half), query());
+    half.fails("needs its key", limit).await;
+    let plain = format!("http://{}", cluster.addr(0)).parse().unwrap();
+    let plain = follow(EtcdSettings::new(vec![plain]), query());
+    plain.fails("Failed", limit).await;
+    for following in [&wrong, &shy, &missing, &half, &plain] {
+        assert!(following.last().is_none());
+    }
+}
+
+async fn eventually_put(etcd: &mut EtcdClient) {
+    let started = Instant::now();
+    while let Err(error) = etcd.put(request(&key(1), &value(1))).await {
+        assert!(started.elapsed() < Duration::from_secs(30), "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -5,6 +5,8 @@ use outrigger::registry::etcd::{DeleteRangeRequest, EtcdClient, EtcdSettings, Pu
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use url::Url;
 
 /// A running cluster in a folder of its own. Its members are killed when it is dropped.
@@ -40,8 +42,15 @@ impl Cluster {
     }
 
     /// A single member that speaks TLS to its clients and wants a certificate of them.
-    pub async fn start_tls(binary: &'static str, extra: &[&str]) -> Self {
-        Self::spawn(binary, 1, extra, "https")
+    pub fn start_tls(binary: &'static str, certificates: &Certificates) -> Self {
+        let file = |option: &str, path: PathBuf| format!("--{option}={}", path.display());
+        let extra = [
+            file("cert-file", certificates.cert("server")),
+            file("key-file", certificates.key("server")),
+            file("trusted-ca-file", certificates.cert("ca")),
+            "--client-cert-auth".to_owned(),
+        ];
+        Self::spawn(binary, 1, &extra.each_ref().map(String::as_str), "https")
     }
 
     fn spawn(binary: &'static str, size: usize, extra: &[&str], scheme: &'static str) -> Self {
@@ -187,6 +196,23 @@ impl Cluster {
         text
     }
 
+    /// How often the members were asked for a token.
+    pub async fn authentications(&self) -> u64 {
+        let mut sum = 0;
+        for member in 0..self.members.len() {
+            let mut stream = TcpStream::connect(self.addr(member)).await.expect("a connection");
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("a request");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.expect("metrics");
+            let counts = text.lines().filter(|line| {
+                line.starts_with("grpc_server_started_total") && line.contains("\"Authenticate\"")
+            });
+            let count = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
+            sum += counts.filter_map(count).sum::<u64>();
+        }
+        sum
+    }
+
     /// Switches authentication on: `root`/`root`, and `reader`/`secret` who may read `prefix` alone.
     pub fn enable_auth(&self, prefix: &str) {
         self.ctl(&["user", "add", "root:root"]);
@@ -196,6 +222,48 @@ impl Cluster {
         self.ctl(&["user", "add", "reader:secret"]);
         self.ctl(&["user", "grant-role", "reader", "reader"]);
         self.ctl(&["auth", "enable"]);
+    }
+}
+
+/// A certificate authority, and what it signed for `server` and `client`; and a `stranger` that signed itself.
+#[derive(Debug)]
+pub struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    pub fn new() -> Self {
+        let all = Self(tempfile::tempdir().expect("a folder"));
+        for own in ["ca", "stranger"] {
+            all.openssl(&["-x509", "-subj", &format!("/CN={own}"), "-addext", "keyUsage=keyCertSign"], own);
+        }
+        let (ca, key) = (all.cert("ca"), all.key("ca"));
+        for signed in ["server", "client"] {
+            let by = ["-CA", ca.to_str().expect("text"), "-CAkey", key.to_str().expect("text")];
+            let what = ["-x509", "-subj", &format!("/CN={signed}"), "-addext", "subjectAltName=IP:127.0.0.1"];
+            let usage = ["-addext", "basicConstraints=critical,CA:FALSE"];
+            all.openssl(&[&what[..], &usage[..], &by[..]].concat(), signed);
+        }
+        all
+    }
+
+    pub fn cert(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("{name}.pem"))
+    }
+
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("{name}.key"))
+    }
+
+    fn openssl(&self, args: &[&str], name: &str) {
+        let output = Command::new("openssl")
+            .args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+            .args(args)
+            .arg("-keyout")
+            .arg(self.key(name))
+            .arg("-out")
+            .arg(self.cert(name))
+            .output()
+            .expect("openssl");
+        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
