@@ -1,8 +1,10 @@
 //! Outrigger: a sidecar that discovers, checks, balances and retries.
 
+pub mod admin;
+pub mod app;
 pub mod balance;
-pub mod cluster;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod discovery;
 pub mod health;

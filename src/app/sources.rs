@@ -25,9 +25,12 @@ pub fn watch(
     let dice = SmallRng::from_rng(rng);
     Ok(match source {
         SourceSettings::Fixed(set) => discovery::watch(tasks, service, url, Fixed::new(set), settings, dice),
-        SourceSettings::File(query) => discovery::watch(tasks, service, url, File::new(query), settings, dice),
+        SourceSettings::File(query) => {
+            discovery::watch(tasks, service, url, File::new(query), settings, dice)
+        }
         SourceSettings::Consul(consul, query) => {
-            let source = Consul::new(consul, query, SmallRng::from_rng(rng)).map_err(|error| error.to_string())?;
+            let source =
+                Consul::new(consul, query, SmallRng::from_rng(rng)).map_err(|error| error.to_string())?;
             discovery::watch(tasks, service, url, source, settings, dice)
         }
         SourceSettings::Etcd(etcd, query) => {

@@ -62,20 +62,27 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     }
     let shared = Shared::new(settings.client, sockets.own.drain(..).collect(), workers);
     let stop = Stop::new();
-    let crew = Crew::start(workers, bound, &shared, &events, &stop, settings.shutdown.drain).map_err(StartError::Threads)?;
+    let crew = Crew::start(workers, bound, &shared, &events, &stop, settings.shutdown.drain)
+        .map_err(StartError::Threads)?;
     let admin = sockets.admin.as_ref().and_then(|listener| listener.local_addr().ok());
     if let Some(listener) = sockets.admin {
         let window = Window {
             clusters: clusters.clone(),
             events: events.clone(),
             started: Instant::now(),
+            stopping: stop.clone(),
             connections: Arc::new(move || shared.connections()),
         };
         admin::serve(&tasks, listener, Arc::new(window)).map_err(StartError::Admin)?;
     }
     let names: Vec<_> = clusters.iter().map(|cluster| cluster.name().as_str()).collect();
     let services = names.join(", ");
-    events.emit(Kind::Started, "", None, format!("version {}; services {services}", env!("CARGO_PKG_VERSION")));
+    events.emit(
+        Kind::Started,
+        "",
+        None,
+        format!("version {}; services {services}", env!("CARGO_PKG_VERSION")),
+    );
     Ok(Running { clusters, events, admin, tasks, workers: stop, crew })
 }
 
@@ -138,7 +145,9 @@ fn open(settings: &Settings) -> Result<Sockets, StartError> {
     let mut bind = |owner: &str, addr: SocketAddr| match proxy::bind(addr) {
         Ok(listener) => Some(listener),
         // A host without IPv6 has no [::1]; its IPv4 twin serves.
-        Err(error) if addr.is_ipv6() && addr.ip().is_loopback() && error.kind() != io::ErrorKind::AddrInUse => {
+        Err(error)
+            if addr.is_ipv6() && addr.ip().is_loopback() && error.kind() != io::ErrorKind::AddrInUse =>
+        {
             tracing::info!(%addr, %error, "no IPv6 here, listening on IPv4 only");
             None
         }
@@ -164,7 +173,9 @@ fn mend(addr: SocketAddr, error: &io::Error) -> String {
             format!("the port is in use; `ss -ltnp 'sport = :{port}'` shows by whom, or choose another port")
         }
         io::ErrorKind::PermissionDenied => {
-            format!("ports below 1024 need the capability CAP_NET_BIND_SERVICE; choose one above, {port} is privileged")
+            format!(
+                "ports below 1024 need the capability CAP_NET_BIND_SERVICE; choose one above, {port} is privileged"
+            )
         }
         io::ErrorKind::AddrNotAvailable => format!("this machine has no address {}", addr.ip()),
         _ => error.to_string(),

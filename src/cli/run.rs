@@ -72,10 +72,11 @@ impl Run {
 /// Runs until a signal; a second one ends the process at once.
 async fn serve(loaded: Loaded) -> (Outcome, Option<String>) {
     let failed = |error: &dyn std::fmt::Display| (Outcome::Failed, Some(error.to_string()));
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return failed(&error),
-    };
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return failed(&error),
+        };
     let running = match app::start(loaded.settings, Events::default()) {
         Ok(running) => running,
         Err(error) => return failed(&error),

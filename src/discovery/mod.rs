@@ -1,6 +1,9 @@
 //! Where instances come from: one cancel-safe question per source, one loop that asks it.
 
 pub mod consul;
+pub mod etcd;
+mod etcd_keys;
+pub mod etcd_value;
 pub mod file;
 pub mod fixed;
 mod watch;

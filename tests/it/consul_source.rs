@@ -1,7 +1,7 @@
 //! Consul as a source, against real agents that work: lists, changes, checks, choices.
 
+use crate::support::Relay;
 use crate::support::consul::{ConsulAgent, service, with_ttl};
-use crate::support::relay::Relay;
 use crate::support::watched::{SOON, addrs_of, by_id, source, standing, watched};
 use outrigger::discovery::consul::SERF_HEALTH;
 use outrigger::discovery::{Answer, ConsulQuery, Discover, DiscoverError, Link, Trust};
@@ -201,9 +201,9 @@ async fn a_thousand_instances_come_compressed() {
         };
         agent.put("/v1/txn", (first..first + 60).map(put).collect()).await;
     }
-    let relay = Relay::start(agent.port()).await;
+    let relay = Relay::to(([127, 0, 0, 1], agent.port()).into()).await;
     let mut settings = agent.settings();
-    settings.addresses[0].set_port(Some(relay.port)).unwrap();
+    settings.addresses[0].set_port(Some(relay.addr().port())).unwrap();
     let mut watched = watched(settings, ConsulQuery::new("web"));
     watched.sees("all", |a| a.set.len() == 1200).await;
     let bytes = relay.bytes();

@@ -7,11 +7,12 @@
     reason = "these are tests"
 )]
 
+mod config;
 mod consul_faults;
 mod consul_outages;
 mod consul_source;
+mod etcd_source;
 mod file_source;
 mod harness;
 mod health;
-mod config;
 mod support;

@@ -86,11 +86,16 @@ impl Board {
         let target = &member.target;
         let (addr, attempts) = (target.endpoint.addr, target.history.tally.attempts());
         let rate = self.rate(target.id(), attempts, now);
-        let latency = target.history.load.latency().map_or_else(
-            || "-".to_owned(),
-            |latency| format!("{:.1} ms", latency.as_secs_f64() * 1e3),
-        );
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few characters of a bar")]
+        let latency = target
+            .history
+            .load
+            .latency()
+            .map_or_else(|| "-".to_owned(), |latency| format!("{:.1} ms", latency.as_secs_f64() * 1e3));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a few characters of a bar"
+        )]
         let bar = "#".repeat(((rate / 2.0).ceil() as usize).min(BAR));
         format!(
             "{:<10} {:<22} {:<10} {attempts:>9} {rate:>8.0} {latency:>9}  {bar}",
@@ -133,7 +138,12 @@ impl Board {
             .collect();
         let calls = world.calls();
         let seconds = self.begun.elapsed().as_secs();
-        output.line(format_args!("{seconds:>4} s  {} calls, {} failed | {}", calls.made, calls.failed, each.join(" | ")));
+        output.line(format_args!(
+            "{seconds:>4} s  {} calls, {} failed | {}",
+            calls.made,
+            calls.failed,
+            each.join(" | ")
+        ));
     }
 }
 

@@ -61,7 +61,11 @@ pub(super) fn call(tasks: &Tasks, addr: SocketAddr, rate: u32) -> Arc<Calls> {
 
 type Connection = Option<SendRequest<Empty<Bytes>>>;
 
-async fn once(tasks: &Tasks, addr: SocketAddr, connection: &mut Connection) -> Result<StatusCode, Box<dyn Error + Send + Sync>> {
+async fn once(
+    tasks: &Tasks,
+    addr: SocketAddr,
+    connection: &mut Connection,
+) -> Result<StatusCode, Box<dyn Error + Send + Sync>> {
     let sender = match connection {
         Some(sender) if !sender.is_closed() => sender,
         _ => {

@@ -59,8 +59,9 @@ impl World {
         let port = free(port, "the sidecar", &mut moved)?;
         let admin = free(admin_port, "the admin address", &mut moved)?;
         let pair = (format!("127.0.0.1:{port}"), format!("file://{}", registry.display()));
-        let mut settings =
-            config::from_pairs(&[pair], &Environment::Process).map_err(|problems| problems.to_string())?.settings;
+        let mut settings = config::from_pairs(&[pair], &Environment::Process)
+            .map_err(|problems| problems.to_string())?
+            .settings;
         settings.admin.listen = Some((Ipv4Addr::LOCALHOST, admin).into());
         for service in &mut settings.services {
             service.name = crate::model::ServiceName::new("hello").map_err(|error| error.to_string())?;
@@ -97,7 +98,10 @@ impl World {
         Ok(match act {
             Act::Kill(index) => self.with(index, |instance| {
                 instance.kill();
-                Ok(format!("{} is killed without a word: calls go to the others, the check takes it out", instance.name))
+                Ok(format!(
+                    "{} is killed without a word: calls go to the others, the check takes it out",
+                    instance.name
+                ))
             })?,
             Act::Revive(index) => self.with(index, |instance| {
                 instance.revive().map_err(text)?;
@@ -185,7 +189,10 @@ fn free(port: u16, whose: &str, moved: &mut Vec<String>) -> Result<u16, String> 
 }
 
 /// Replaces the registry file in one step, as everybody should who writes such a file.
-fn write_registry<'a>(path: &std::path::Path, instances: impl Iterator<Item = &'a Instance>) -> Result<(), String> {
+fn write_registry<'a>(
+    path: &std::path::Path,
+    instances: impl Iterator<Item = &'a Instance>,
+) -> Result<(), String> {
     let mut text = String::from("endpoints = [\n");
     for instance in instances {
         // Writing to a String cannot fail.
@@ -193,7 +200,9 @@ fn write_registry<'a>(path: &std::path::Path, instances: impl Iterator<Item = &'
     }
     text.push_str("]\n");
     let next = path.with_extension("next");
-    std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, path)).map_err(|e| format!("{}: {e}", path.display()))
+    std::fs::write(&next, text)
+        .and_then(|()| std::fs::rename(&next, path))
+        .map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// A folder that goes when it is dropped.

@@ -3,19 +3,21 @@
 
 pub mod client;
 pub mod consul;
+pub mod etcd;
 mod instance;
 mod load;
 mod message;
 mod metrics;
 mod process;
 pub mod raw;
-pub mod relay;
+mod relay;
 mod sidecar;
 pub mod watched;
 
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
 pub use process::Process;
+pub use relay::Relay;
 pub use sidecar::Sidecar;
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,0 +1,149 @@
+//! What an etcd prefix held at one revision, and how it changes.
+
+use super::etcd_value::{Parsed, parse};
+use crate::model::EndpointSet;
+use crate::registry::etcd::{Event, EventType, KeyValue};
+use std::collections::BTreeMap;
+
+/// All keys under a prefix, read, as of one revision.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    map: BTreeMap<Vec<u8>, Entry>,
+    /// Everything up to here is folded in.
+    revision: i64,
+    /// The last sign of progress; trusted once a later one came, since older members send them too early.
+    promised: i64,
+    /// Which cluster said so.
+    cluster: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    mark: Mark,
+    parsed: Parsed,
+}
+
+/// What tells a key of one history from the same key in another: a lease's id is drawn by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    created: i64,
+    modified: i64,
+    lease: i64,
+}
+
+impl Mark {
+    pub(super) fn of(kv: &KeyValue) -> Self {
+        Self { created: kv.create_revision, modified: kv.mod_revision, lease: kv.lease }
+    }
+}
+
+impl Keys {
+    pub(super) fn new(cluster: u64, revision: i64) -> Self {
+        Self { map: BTreeMap::new(), revision, promised: revision, cluster }
+    }
+
+    pub(super) fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    pub(super) fn cluster(&self) -> u64 {
+        self.cluster
+    }
+
+    pub(super) fn put(&mut self, kv: KeyValue) {
+        let entry = Entry { mark: Mark::of(&kv), parsed: parse(&kv.key, &kv.value) };
+        self.map.insert(kv.key, entry);
+    }
+
+    /// Folds whole revisions in.
+    pub(super) fn fold(&mut self, events: Vec<Event>) {
+        for event in events {
+            let deleted = event.r#type() == EventType::Delete;
+            let Some(kv) = event.kv else { continue };
+            self.revision = self.revision.max(kv.mod_revision);
+            if deleted {
+                self.map.remove(&kv.key);
+            } else {
+                self.put(kv);
+            }
+        }
+    }
+
+    /// The member says that it is at `revision`: what it said the time before can be built upon now.
+    pub(super) fn progress(&mut self, revision: i64) {
+        self.revision = self.revision.max(self.promised);
+        self.promised = self.promised.max(revision);
+    }
+
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.map.contains_key(key)
+    }
+
+    /// The keys that `newer` has no more.
+    pub(super) fn missing_in(&self, newer: &Self) -> impl Iterator<Item = &Vec<u8>> {
+        self.map.keys().filter(|key| !newer.has(key))
+    }
+
+    /// The key that changed last: what a member must know to be of the same history.
+    pub(super) fn newest(&self) -> Option<(&[u8], Mark)> {
+        let newest = self.map.iter().max_by_key(|(_, entry)| entry.mark.modified);
+        newest.map(|(key, entry)| (key.as_slice(), entry.mark))
+    }
+
+    pub(super) fn endpoints(&self) -> EndpointSet {
+        self.map.values().flat_map(|entry| &entry.parsed.endpoints).cloned().collect()
+    }
+
+    pub(super) fn skipped(&self) -> Vec<super::Skipped> {
+        self.map.values().flat_map(|entry| &entry.parsed.skipped).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kv(key: &str, value: &str, revision: i64) -> KeyValue {
+        KeyValue {
+            key: key.into(),
+            value: value.into(),
+            create_revision: revision,
+            mod_revision: revision,
+            lease: 0,
+        }
+    }
+
+    fn event(kind: EventType, kv: KeyValue) -> Event {
+        Event { r#type: kind.into(), kv: Some(kv) }
+    }
+
+    #[test]
+    fn events_fold_to_the_newest_state_and_may_be_seen_twice() {
+        let mut keys = Keys::new(1, 10);
+        let events = vec![
+            event(EventType::Put, kv("a", "127.0.0.1:1", 11)),
+            event(EventType::Put, kv("b", "127.0.0.1:2", 12)),
+            event(EventType::Delete, kv("a", "", 13)),
+            event(EventType::Put, kv("b", "127.0.0.1:3", 13)),
+        ];
+        for _ in 0..2 {
+            keys.fold(events.clone());
+            assert_eq!(keys.revision(), 13);
+            let ports: Vec<_> = keys.endpoints().iter().map(|e| e.addr.port()).collect();
+            assert_eq!(ports, [3]);
+        }
+        assert_eq!(keys.newest().map(|(key, mark)| (key, mark.modified)), Some((&b"b"[..], 13)));
+    }
+
+    #[test]
+    fn progress_is_built_upon_only_when_a_later_sign_came() {
+        let mut keys = Keys::new(1, 10);
+        keys.progress(20);
+        assert_eq!(keys.revision(), 10);
+        keys.progress(20);
+        assert_eq!(keys.revision(), 20);
+        keys.progress(30);
+        keys.fold(vec![event(EventType::Put, kv("a", "127.0.0.1:1", 25))]);
+        assert_eq!(keys.revision(), 25, "an event that was overtaken by a sign of progress is not lost");
+    }
+}
