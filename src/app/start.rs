@@ -9,6 +9,7 @@ use crate::model::ServiceName;
 use crate::proxy::{self, Bound, Crew, Shared};
 use crate::rt::{Stop, Tasks, cores};
 use crate::telemetry::{Events, Kind};
+use crate::upstream::ConnectionSettings;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::io;
@@ -109,7 +110,14 @@ fn upstream(
     let name = service.name.clone();
     let feed = sources::watch(tasks, name.clone(), service.source_url, service.source, service.watch, rng)
         .map_err(|reason| StartError::Source { service: name.clone(), reason })?;
+    let timeouts = &service.timeouts;
     let settings = ClusterSettings {
+        connections: ConnectionSettings {
+            connect: timeouts.connect,
+            keep_alive: timeouts.keep_alive,
+            keep_alive_connections: timeouts.keep_alive_connections,
+            drain: timeouts.drain,
+        },
         name: name.clone(),
         algorithm: service.balance,
         retry: service.retry,

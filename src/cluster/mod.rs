@@ -12,10 +12,12 @@ pub use snapshot::{Member, Presence, Snapshot};
 pub use tallies::{ServiceTally, Totals};
 pub use ticket::Ticket;
 
-use crate::balance::{Algorithm, PickCtx};
+use self::eligible::eligible;
+use crate::balance::{Algorithm, PickCtx, Tried};
 use crate::discovery::Status;
 use crate::model::ServiceName;
 use crate::policy::{Budget, BudgetSettings, Limits, RetrySettings, Timeouts};
+use crate::upstream::ConnectionSettings;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,6 +33,7 @@ pub struct ClusterSettings {
     pub retry: RetrySettings,
     pub budget: BudgetSettings,
     pub timeouts: Timeouts,
+    pub connections: ConnectionSettings,
     pub limits: Limits,
     /// New targets are unproven until their first check.
     pub checked: bool,
@@ -111,7 +114,7 @@ impl Cluster {
         let limit = self.settings.limits.in_flight_per_target;
         let mut seen = *ctx.tried;
         let mut full = false;
-        for _ in 0..crate::balance::Tried::MOST {
+        for _ in 0..Tried::MOST {
             let mut ctx = PickCtx { hash: ctx.hash, tried: &seen, rng: ctx.rng, now: ctx.now };
             let Some(target) = snapshot.picker.pick(&mut ctx) else { break };
             if target.history.load.enter(limit) {
@@ -133,9 +136,11 @@ impl Cluster {
         })
     }
 
-    /// Whether an eligible target is left that was not tried.
-    pub fn has_untried(&self, ctx: &mut PickCtx<'_>) -> bool {
-        self.snapshot.load().picker.pick(ctx).is_some()
+    /// Whether an eligible target is left that was not tried. Asks no picker: asking would take a turn from somebody.
+    pub fn has_untried(&self, tried: &Tried) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.usable > tried.len()
+            || eligible(&snapshot.members).iter().any(|target| !tried.contains(target.id()))
     }
 
     /// How many targets may be picked.

@@ -96,12 +96,12 @@ impl Call<'_> {
     /// One attempt within `limit`; on a kept-alive connection that turns out dead, once more on a fresh one.
     async fn attempt(&self, mut ticket: Ticket, limit: Duration) -> Result<Answer, Failed> {
         let Exchange { worker, cluster, .. } = self.exchange;
-        let timeouts = &cluster.settings.timeouts;
+        let settings = &cluster.settings.connections;
         let target = Arc::clone(ticket.target());
         let sending = async {
-            match worker.upstream.send(&target, self.request(), timeouts, false).await {
+            match worker.upstream.send(&target, self.request(), settings, false).await {
                 Err(error) if self.is_stale_connection(&error) => {
-                    worker.upstream.send(&target, self.request(), timeouts, true).await
+                    worker.upstream.send(&target, self.request(), settings, true).await
                 }
                 sent => sent,
             }
@@ -219,7 +219,7 @@ impl Call<'_> {
             attempts,
             idempotent: self.traits.idempotent,
             replayable: self.upload.is_replayable(),
-            other_target: cluster.has_untried(&mut PickCtx { hash: None, tried, rng: &mut rng, now }),
+            other_target: cluster.has_untried(tried),
             left: self.left(),
         };
         let next = decide(&cluster.settings.retry, &ask, || cluster.budget.retry(now), &mut *rng);

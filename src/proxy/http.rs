@@ -78,10 +78,9 @@ fn respond(
             return fault.response(cluster, traits.grpc, Instant::now());
         };
         let to = hyper::upgrade::on(&mut response);
-        let timeouts = &cluster.settings.timeouts;
-        let idle = timeouts.upgraded_idle;
+        let idle = cluster.settings.timeouts.upgraded_idle;
         let target = Arc::clone(ticket.target());
-        worker.upstream.run(&target, timeouts, "tunnel", async move {
+        worker.upstream.run(&target, &cluster.settings.connections, "tunnel", async move {
             upgrade::tunnel(from, to, ticket, idle).await;
             drop(permit);
         });

@@ -5,6 +5,21 @@ mod connect;
 mod error;
 mod pool;
 
+use std::time::Duration;
+
 pub use body::UpstreamBody;
 pub use error::{Cause, SendError, Stage};
 pub use pool::Upstream;
+
+/// How the connections to a service's targets are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionSettings {
+    /// For a new connection to come about.
+    pub connect: Duration,
+    /// An unused connection is kept this long ...
+    pub keep_alive: Duration,
+    /// ... and so many of them, per target and worker.
+    pub keep_alive_connections: usize,
+    /// What runs at a removed target may go on this long.
+    pub drain: Duration,
+}

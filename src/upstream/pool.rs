@@ -2,9 +2,8 @@
 
 use super::body::UpstreamBody;
 use super::connect::connect;
-use super::{SendError, Stage};
+use super::{ConnectionSettings, SendError, Stage};
 use crate::model::{History, Target, TargetId};
-use crate::policy::Timeouts;
 use crate::rt::LocalTasks;
 use http::{Request, Response};
 use http_body::Body;
@@ -14,7 +13,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -33,9 +31,7 @@ struct Pool<B> {
     /// What still runs at this target, to be cut when its drain time is over.
     running: HashMap<u64, AbortHandle>,
     next_run: u64,
-    keep_alive: Duration,
-    drain: Duration,
-    most_idle: usize,
+    settings: ConnectionSettings,
 }
 
 #[derive(Debug)]
@@ -70,11 +66,11 @@ where
         self: &Rc<Self>,
         target: &Target,
         mut request: Request<B>,
-        timeouts: &Timeouts,
+        settings: &ConnectionSettings,
         fresh: bool,
     ) -> Result<Response<UpstreamBody<B>>, SendError> {
         if !fresh {
-            while let Some(mut sender) = self.take_idle(target, timeouts) {
+            while let Some(mut sender) = self.take_idle(target, settings) {
                 match sender.try_send_request(request).await {
                     Ok(response) => return Ok(self.opened(target, sender, response)),
                     Err(mut error) => match error.take_message() {
@@ -91,7 +87,7 @@ where
                 }
             }
         }
-        let mut sender = self.open(target, timeouts).await?;
+        let mut sender = self.open(target, settings).await?;
         match sender.try_send_request(request).await {
             Ok(response) => Ok(self.opened(target, sender, response)),
             Err(mut error) => {
@@ -105,12 +101,12 @@ where
     pub fn run(
         self: &Rc<Self>,
         target: &Target,
-        timeouts: &Timeouts,
+        settings: &ConnectionSettings,
         name: &'static str,
         task: impl Future<Output = ()> + 'static,
     ) {
         let mut pools = self.pools.borrow_mut();
-        let pool = Self::pool(&mut pools, target, timeouts);
+        let pool = Self::pool(&mut pools, target, settings);
         let number = pool.next_run;
         pool.next_run += 1;
         let (weak, id) = (Rc::downgrade(self), target.id());
@@ -129,11 +125,12 @@ where
     pub fn sweep(&self, now: Instant) {
         self.pools.borrow_mut().retain(|_, pool| {
             pool.idle.retain(|idle| {
-                now.saturating_duration_since(idle.since) < pool.keep_alive && !idle.sender.is_closed()
+                now.saturating_duration_since(idle.since) < pool.settings.keep_alive
+                    && !idle.sender.is_closed()
             });
             let Some(retired) = pool.history.retired_at() else { return true };
             pool.idle.clear();
-            if now.saturating_duration_since(retired) >= pool.drain {
+            if now.saturating_duration_since(retired) >= pool.settings.drain {
                 for (_, abort) in pool.running.drain() {
                     abort.abort();
                 }
@@ -147,11 +144,11 @@ where
         self.pools.borrow().values().map(|pool| pool.idle.len()).sum()
     }
 
-    fn take_idle(&self, target: &Target, timeouts: &Timeouts) -> Option<SendRequest<B>> {
+    fn take_idle(&self, target: &Target, settings: &ConnectionSettings) -> Option<SendRequest<B>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&target.id())?;
         while let Some(idle) = pool.idle.pop() {
-            if idle.sender.is_ready() && idle.since.elapsed() < timeouts.keep_alive {
+            if idle.sender.is_ready() && idle.since.elapsed() < settings.keep_alive {
                 return Some(idle.sender);
             }
         }
@@ -161,15 +158,15 @@ where
     async fn open(
         self: &Rc<Self>,
         target: &Target,
-        timeouts: &Timeouts,
+        settings: &ConnectionSettings,
     ) -> Result<SendRequest<B>, SendError> {
-        let stream = connect(target.endpoint.addr, timeouts.connect).await?;
+        let stream = connect(target.endpoint.addr, settings.connect).await?;
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(SendError::connect)?;
-        self.run(target, timeouts, "upstream", async move {
+        self.run(target, settings, "upstream", async move {
             // Its error reaches the one who waits for the response.
             let _ = connection.with_upgrades().await;
         });
@@ -189,22 +186,20 @@ where
     fn pool<'a>(
         pools: &'a mut HashMap<TargetId, Pool<B>>,
         target: &Target,
-        timeouts: &Timeouts,
+        settings: &ConnectionSettings,
     ) -> &'a mut Pool<B> {
         pools.entry(target.id()).or_insert_with(|| Pool {
             history: Arc::clone(&target.history),
             idle: Vec::new(),
             running: HashMap::new(),
             next_run: 0,
-            keep_alive: timeouts.keep_alive,
-            drain: timeouts.drain,
-            most_idle: timeouts.keep_alive_connections,
+            settings: settings.clone(),
         })
     }
 
     fn put_idle(&self, target: TargetId, sender: SendRequest<B>) {
         if let Some(pool) = self.pools.borrow_mut().get_mut(&target)
-            && pool.idle.len() < pool.most_idle
+            && pool.idle.len() < pool.settings.keep_alive_connections
             && pool.history.retired_at().is_none()
         {
             pool.idle.push(Idle { sender, since: Instant::now() });
