@@ -7,5 +7,6 @@
     reason = "these are tests"
 )]
 
+mod etcd_faults;
 mod etcd_source;
 mod support;

@@ -2,9 +2,11 @@
 #![allow(dead_code, reason = "a harness offers more than one run of it uses")]
 
 pub mod etcd;
+mod following;
 mod process;
 mod relay;
 
+pub use following::{Following, follow};
 pub use process::Process;
 pub use relay::Relay;
 
