@@ -11,6 +11,7 @@ mod config;
 mod consul_faults;
 mod consul_outages;
 mod consul_source;
+mod etcd_faults;
 mod etcd_source;
 mod file_source;
 mod harness;

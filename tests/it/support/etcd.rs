@@ -1,6 +1,7 @@
 //! Real etcd: clusters of one or three members that can be killed, stopped and emptied.
 
 use super::{Process, Relay, free_port, server_binary};
+use outrigger::discovery::EtcdQuery;
 use outrigger::registry::etcd::{DeleteRangeRequest, EtcdClient, EtcdSettings, PutRequest, RangeRequest};
 use std::path::PathBuf;
 use std::process::Command;
@@ -282,3 +283,42 @@ pub async fn delete(client: &mut EtcdClient, key: &str) -> i64 {
     let request = DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() };
     client.delete_range(request).await.expect("a deletion").header.expect("a header").revision
 }
+
+pub fn request(key: &str, value: &str) -> PutRequest {
+    PutRequest { key: key.into(), value: value.into(), lease: 0 }
+}
+
+/// Where the tests' instances are registered.
+pub const PREFIX: &str = "svc/web/";
+
+pub fn query() -> EtcdQuery {
+    EtcdQuery::new(PREFIX)
+}
+
+/// Key and value of an instance at a port of this machine.
+pub fn key(port: u16) -> String {
+    format!("{PREFIX}{port}")
+}
+
+pub fn value(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// Runs each of `scenario`'s functions as a test against etcd 3.4 and as one against 3.5.
+macro_rules! on_both {
+    ($($name:ident)*) => {$(
+        mod $name {
+            #[tokio::test]
+            async fn on_etcd_3_4() {
+                super::scenario::$name("etcd").await;
+            }
+
+            #[tokio::test]
+            async fn on_etcd_3_5() {
+                super::scenario::$name("etcd35").await;
+            }
+        }
+    )*};
+}
+
+pub(crate) use on_both;

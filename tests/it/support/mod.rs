@@ -8,6 +8,7 @@ mod instance;
 mod load;
 mod message;
 mod metrics;
+mod following;
 mod process;
 pub mod raw;
 mod relay;
@@ -16,6 +17,7 @@ pub mod watched;
 
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
+pub use following::{Following, follow};
 pub use process::Process;
 pub use relay::Relay;
 pub use sidecar::Sidecar;
