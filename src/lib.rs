@@ -1,17 +1,88 @@
-//! Outrigger: a sidecar that discovers, checks, balances and retries.
+//! Outrigger: a sidecar that discovers the healthy instances of each service, balances, checks and retries.
+//!
+//! # The map
+//!
+//! Imports only go down; rooms on one floor do not know each other (`tests/tidy.rs` holds it so).
+//!
+//! | floor | rooms | what they are for |
+//! |---|---|---|
+//! | 7 | [`app`], [`cli`] | composition root: the only place that knows everyone |
+//! | 6 | [`config`] | TOML to checked settings of everyone below |
+//! | 5 | [`proxy`], [`admin`] | data plane; window on the process |
+//! | 4 | [`cluster`] | joins floors 1 to 3 into "an upstream" |
+//! | 3 | [`discovery`], [`health`] | find instances; judge instances |
+//! | 2 | [`balance`], [`policy`], [`upstream`], [`registry`] | choose; decide; talk to a target; talk to Consul and etcd |
+//! | 1 | [`model`], [`rt`] | nouns; tasks, stop, back-off, workers |
+//! | 0 | [`telemetry`] | events, logs, metric cells, secrets |
+//!
+//! # The words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | endpoint | one instance as discovery describes it; a value |
+//! | set | all endpoints a source sees, at once |
+//! | source | where sets come from: static, file, Consul, etcd |
+//! | target | an endpoint together with this process's history of it |
+//! | cluster | a named group of targets with its rules; what users call an upstream service |
+//! | snapshot, generation | the one immutable view that requests read, and its number |
+//! | keeper | the single writer of something |
+//! | picker | chooses a target from a snapshot; never waits |
+//! | judge | whoever may raise a health bit: checker, registry, operator |
+//! | attempt, ticket | one try at one target, and its record |
+//! | shed | refuse a request early |
+//! | drain | finish what runs |
+//!
+//! # The invariants
+//!
+//! Each has a test named after it.
+//!
+//! 1. A request never waits on the control plane: one load of a pointer between routing and pick.
+//! 2. Only the cluster's keeper stores a snapshot.
+//! 3. An error is not an empty set: it never changes what is known.
+//! 4. History outlives snapshots: a redescribed target inherits its cells; only a new instance starts clean.
+//! 5. One health bit per judge; no judge clears another's bit.
+//! 6. Every attempt has exactly one ticket; it ends at the last body byte; a dropped one was abandoned, which never
+//!    counts against a target.
+//! 7. `balance` and `policy` never await, spawn, read a clock or own a generator: `now` and `rng` are arguments.
+//! 8. Nothing is retried after the first response byte went down, nor when request bytes may have reached an
+//!    instance, unless the method or the service says it is safe.
+//! 9. Every task has a name, a stop token and someone who reaps it; a panic is an event.
+//! 10. Only `config` knows TOML (and the file source its own format), only `registry` the registries' wire, only
+//!     `proxy::error` turns errors into responses.
+//! 11. Stopping refuses new work first, drains second, and has a deadline.
+//! 12. A rejected configuration changes nothing and says why.
+//!
+//! # Two walks
+//!
+//! *A request:* `proxy::listener` accepts and deals the connection to a worker. `proxy::http` checks it, cleans its
+//! head. `proxy::forward`, while deadline and budget allow: [`cluster::Cluster::pick`] gives a ticket,
+//! `upstream::pool` sends on this worker's connection, and a failure comes back with the stage it reached; then
+//! [`policy::decide`]. The ticket moves into the response body (`proxy::relay`) and ends with its last byte.
+//!
+//! *An endpoint:* a source's [`discovery::Discover::next`] gives a set. [`discovery::watch`] compares it with the last
+//! one, backs off on errors, keeps what was known. [`cluster::Keeper`] joins targets to their history, holds back
+//! what may be a registry's loss of memory, builds the picker and swaps the snapshot once. A health verdict of
+//! [`health`] enters the same keeper through one notification.
+
+pub mod app;
+pub mod cli;
+
+pub mod config;
 
 pub mod admin;
-pub mod app;
-pub mod balance;
-pub mod cli;
+pub mod proxy;
+
 pub mod cluster;
-pub mod config;
+
 pub mod discovery;
 pub mod health;
-pub mod model;
+
+pub mod balance;
 pub mod policy;
-pub mod proxy;
 pub mod registry;
-pub mod rt;
-pub mod telemetry;
 pub mod upstream;
+
+pub mod model;
+pub mod rt;
+
+pub mod telemetry;

@@ -1,6 +1,6 @@
 //! The configuration: a TOML file, or pairs of addresses and source URLs, turned into checked settings of every part.
 //!
-//! Nobody else knows TOML. A file is walked by [`section::Section`]s, which take typed keys and collect every problem
+//! Nobody else knows TOML. A file is walked by sections, which take typed keys and collect every problem
 //! with its place; so one look at the file tells all that is wrong with it.
 
 mod check;

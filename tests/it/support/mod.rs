@@ -4,20 +4,20 @@
 pub mod client;
 pub mod consul;
 pub mod etcd;
+mod following;
 mod instance;
 mod load;
 mod message;
 mod metrics;
-mod following;
 mod process;
 pub mod raw;
 mod relay;
 mod sidecar;
 pub mod watched;
 
+pub use following::{Following, follow};
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
-pub use following::{Following, follow};
 pub use process::Process;
 pub use relay::Relay;
 pub use sidecar::Sidecar;
