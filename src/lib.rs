@@ -1,5 +1,6 @@
 //! Outrigger: a sidecar that discovers, checks, balances and retries.
 
+pub mod admin;
 pub mod balance;
 pub mod cluster;
 pub mod discovery;

@@ -1,0 +1,41 @@
+//! The admin address: a window on the running process, for probes, scrapers, scripts and people.
+
+mod answer;
+mod clusters;
+mod desk;
+mod events;
+mod families;
+mod fold;
+mod health;
+mod metrics;
+mod router;
+mod server;
+mod state;
+
+pub use server::serve;
+
+use crate::cluster::Cluster;
+use crate::rt::Stop;
+use crate::telemetry::Events;
+use std::fmt;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What can be seen through the admin address.
+pub struct Window {
+    /// In the order in which they are shown.
+    pub clusters: Vec<Arc<Cluster>>,
+    pub events: Events,
+    /// When the process began.
+    pub started: Instant,
+    /// Cancelled when the process begins to stop: from then on it is not ready, while this address still answers.
+    pub stopping: Stop,
+    /// Client connections now.
+    pub connections: Arc<dyn Fn() -> usize + Send + Sync>,
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window").field("clusters", &self.clusters.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! One word for how an endpoint stands, and all that is held against it.
+
+use crate::cluster::{Member, Presence};
+use crate::model::{Flag, Standing};
+
+/// How an endpoint stands; the most telling word if several are true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Usable,
+    /// Its first check is still out.
+    Unproven,
+    /// Our own check fails it.
+    Unhealthy,
+    /// Out on the evidence of traffic.
+    Ejected,
+    /// Gets no new requests; what runs may finish.
+    Draining,
+    /// Missing from an answer that deserves no trust yet.
+    Suspect,
+    /// The registry says so.
+    Critical,
+}
+
+impl State {
+    pub const ALL: [Self; 7] = [
+        Self::Usable,
+        Self::Unproven,
+        Self::Unhealthy,
+        Self::Ejected,
+        Self::Draining,
+        Self::Suspect,
+        Self::Critical,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Usable => "usable",
+            Self::Unproven => "unproven",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::Draining => "draining",
+            Self::Suspect => "suspect",
+            Self::Critical => "critical",
+        }
+    }
+
+    pub fn of(member: &Member) -> Self {
+        let has = |flag| member.target.history.health.has(flag);
+        match member.presence {
+            Presence::Draining => Self::Draining,
+            _ if has(Flag::Retired) => Self::Draining,
+            _ if has(Flag::Registry) => Self::Critical,
+            Presence::Suspect => Self::Suspect,
+            _ if has(Flag::Outlier) => Self::Ejected,
+            _ if has(Flag::Check) => Self::Unhealthy,
+            _ if has(Flag::Operator) || is_weightless(member) => Self::Draining,
+            _ if has(Flag::Unproven) => Self::Unproven,
+            Presence::Listed => Self::Usable,
+        }
+    }
+}
+
+/// Everything that is held against an endpoint: a word each, with what the registry or the check said.
+pub(super) fn reasons(member: &Member) -> Vec<String> {
+    let health = &member.target.history.health;
+    let mut reasons: Vec<_> = health
+        .flags()
+        .map(|flag| {
+            let said = match (flag, &member.target.endpoint.standing) {
+                (Flag::Registry, Standing::Critical(why)) => Some(why.clone()),
+                (Flag::Check | Flag::Unproven, _) => health.note(),
+                _ => None,
+            };
+            said.map_or_else(|| flag.as_str().to_owned(), |said| format!("{}: {said}", flag.as_str()))
+        })
+        .collect();
+    if member.presence == Presence::Suspect {
+        reasons.push("suspect: no longer listed, kept for now".to_owned());
+    }
+    if is_weightless(member) {
+        reasons.push("weight 0".to_owned());
+    }
+    reasons
+}
+
+fn is_weightless(member: &Member) -> bool {
+    member.target.endpoint.weight.get() == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Endpoint, Target, Weight};
+    use std::sync::Arc;
+    use tokio::time::Instant;
+
+    fn member(presence: Presence, flags: &[Flag], endpoint: Endpoint) -> Member {
+        let target = Target::new(endpoint, Instant::now());
+        for flag in flags {
+            target.history.health.raise(*flag);
+        }
+        Member { target: Arc::new(target), presence }
+    }
+
+    fn endpoint() -> Endpoint {
+        Endpoint::at(([127, 0, 0, 1], 80).into())
+    }
+
+    #[test]
+    fn the_most_telling_state_wins() {
+        use Flag::{Check, Operator, Outlier, Registry, Retired, Unproven};
+        use Presence::{Draining, Listed, Suspect};
+        let all = [Registry, Check, Unproven, Outlier, Operator];
+        let table: [(Presence, &[Flag], State); 13] = [
+            (Draining, &all, State::Draining),
+            (Draining, &[], State::Draining),
+            (Listed, &[Retired, Registry], State::Draining),
+            (Suspect, &all, State::Critical),
+            (Listed, &[Registry, Outlier], State::Critical),
+            (Suspect, &[Outlier, Check, Operator, Unproven], State::Suspect),
+            (Suspect, &[], State::Suspect),
+            (Listed, &[Outlier, Check, Operator, Unproven], State::Ejected),
+            (Listed, &[Check, Operator, Unproven], State::Unhealthy),
+            (Listed, &[Operator, Unproven], State::Draining),
+            (Listed, &[Operator], State::Draining),
+            (Listed, &[Unproven], State::Unproven),
+            (Listed, &[], State::Usable),
+        ];
+        for (presence, flags, expected) in table {
+            assert_eq!(State::of(&member(presence, flags, endpoint())), expected, "{presence:?} {flags:?}");
+        }
+        let weightless = Endpoint { weight: Weight::ZERO, ..endpoint() };
+        assert_eq!(State::of(&member(Listed, &[], weightless)), State::Draining);
+    }
+
+    #[test]
+    fn reasons_say_what_the_registry_and_the_check_said() {
+        let standing = Standing::Critical("maintenance: disk swap".into());
+        let sick =
+            member(Presence::Suspect, &[Flag::Registry, Flag::Check], Endpoint { standing, ..endpoint() });
+        sick.target.history.health.set_note(Some("GET /health: 500".into()));
+        assert_eq!(
+            reasons(&sick),
+            [
+                "registry: maintenance: disk swap",
+                "check: GET /health: 500",
+                "suspect: no longer listed, kept for now"
+            ]
+        );
+        let well = member(Presence::Listed, &[], endpoint());
+        well.target.history.health.set_note(Some("an old story".into()));
+        assert!(reasons(&well).is_empty());
+        let weightless = member(Presence::Listed, &[], Endpoint { weight: Weight::ZERO, ..endpoint() });
+        assert_eq!(reasons(&weightless), ["weight 0"]);
+    }
+}
