@@ -7,4 +7,5 @@
     reason = "these are tests"
 )]
 
+mod admin;
 mod support;
