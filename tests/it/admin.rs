@@ -427,7 +427,7 @@ async fn ten_thousand_endpoints_are_shown_and_folded() {
         Endpoint::at(([10, 0, high, low], 80).into())
     });
     let process = Process::new().with_fixed("many", endpoints.collect()).serve().ready().await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let service = json(&get(process.admin, "/api/services/many").await);
     assert_eq!(service["endpoints"].as_array().unwrap().len(), 10_000);
     let samples = parse(&get(process.admin, "/metrics").await.body);
