@@ -9,7 +9,6 @@ use crate::model::ServiceName;
 use crate::proxy::{self, Bound, Crew, Shared};
 use crate::rt::{Stop, Tasks, cores};
 use crate::telemetry::{Events, Kind};
-use crate::upstream::ConnectionSettings;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::io;
@@ -110,19 +109,13 @@ fn upstream(
     let name = service.name.clone();
     let feed = sources::watch(tasks, name.clone(), service.source_url, service.source, service.watch, rng)
         .map_err(|reason| StartError::Source { service: name.clone(), reason })?;
-    let timeouts = &service.timeouts;
     let settings = ClusterSettings {
-        connections: ConnectionSettings {
-            connect: timeouts.connect,
-            keep_alive: timeouts.keep_alive,
-            keep_alive_connections: timeouts.keep_alive_connections,
-            drain: timeouts.drain,
-        },
         name: name.clone(),
         algorithm: service.balance,
         retry: service.retry,
         budget: service.budget,
         timeouts: service.timeouts,
+        connections: service.connections,
         limits: service.limits,
         checked: service.check.is_some(),
     };

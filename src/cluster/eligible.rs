@@ -5,9 +5,12 @@ use crate::model::{Flag, Target};
 use std::sync::Arc;
 
 /// The targets that nobody has anything against. While none is proven yet, the unproven ones serve: a sidecar that
-/// starts must not wait for its checks, but a proven instance goes before a new one.
+/// starts must not wait for its checks, but a proven instance goes before a new one. Weight 0 means no new traffic.
 pub(super) fn eligible(members: &[Member]) -> Vec<Arc<Target>> {
-    let present = || members.iter().filter(|m| m.presence != Presence::Draining).map(|m| &m.target);
+    let present = || {
+        let present = members.iter().filter(|m| m.presence != Presence::Draining).map(|m| &m.target);
+        present.filter(|t| t.endpoint.weight.get() > 0)
+    };
     let clear: Vec<_> = present().filter(|t| t.history.health.is_clear()).cloned().collect();
     if !clear.is_empty() {
         return clear;
@@ -18,7 +21,7 @@ pub(super) fn eligible(members: &[Member]) -> Vec<Arc<Target>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Endpoint;
+    use crate::model::{Endpoint, Weight};
     use tokio::time::Instant;
 
     fn member(port: u16, presence: Presence, flags: &[Flag]) -> Member {
@@ -44,6 +47,18 @@ mod tests {
             ];
             assert_eq!(ports(&members), [1, 3], "{flag:?}");
         }
+    }
+
+    #[test]
+    fn weight_0_is_not_eligible_and_does_not_keep_the_unproven_out() {
+        let weightless = |m: Member| {
+            let endpoint = Endpoint { weight: Weight::ZERO, ..m.target.endpoint.clone() };
+            Member { target: Arc::new(m.target.redescribed(endpoint)), ..m }
+        };
+        let proven = weightless(member(1, Presence::Listed, &[]));
+        let new = member(2, Presence::Listed, &[Flag::Unproven]);
+        assert_eq!(ports(std::slice::from_ref(&proven)), [0_u16; 0]);
+        assert_eq!(ports(&[proven, new]), [2]);
     }
 
     #[test]

@@ -100,8 +100,10 @@ impl Keeper {
     }
 
     async fn run(mut self, stop: Stop) {
+        // Once set it stays until it has rung: a storm of flips must not put it off for ever.
+        let mut due = None;
         loop {
-            let due = self.due(Instant::now());
+            due = self.is_untidy().then(|| due.unwrap_or_else(|| Instant::now() + RECHECK));
             let alarm = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -120,26 +122,31 @@ impl Keeper {
                         self.adopt(&answer, Instant::now());
                     }
                 }
-                () = self.health_changed.notified() => self.publish(false),
-                () = alarm => self.tidy(Instant::now()),
+                // Before the first answer there is nothing to publish.
+                () = self.health_changed.notified() => if self.generation > 0 { self.publish(false) },
+                () = alarm => {
+                    due = None;
+                    self.tidy(Instant::now());
+                }
             }
             tokio::time::sleep(DEBOUNCE).await;
         }
     }
 
-    /// When something is to be done without being told.
-    fn due(&self, now: Instant) -> Option<Instant> {
-        let suspects = self.known.values().any(|k| k.suspicion.is_some());
-        (suspects || !self.draining.is_empty()).then(|| now + RECHECK)
+    /// Whether something is to be done without being told.
+    fn is_untidy(&self) -> bool {
+        !self.draining.is_empty() || self.known.values().any(|known| known.suspicion.is_some())
     }
 
-    /// Joins an answer to what is known.
-    fn adopt(&mut self, answer: &Answer, now: Instant) {
+    /// Joins an answer to what is known and swaps in what follows from it. A spawned keeper does it for each answer of
+    /// its feed.
+    pub fn adopt(&mut self, answer: &Answer, now: Instant) {
         let mut changes = Changes::default();
+        let before = self.known.len();
         for endpoint in answer.set.iter() {
             self.meet(endpoint, now, &mut changes);
         }
-        self.miss(answer, now, &mut changes);
+        self.miss(answer, before, now, &mut changes);
         self.last = answer.set.clone();
         changes.tell(&self.events, self.cluster.name().as_str());
         self.publish(true);
@@ -183,12 +190,13 @@ impl Keeper {
         }
     }
 
-    /// The endpoints that the answer does not list.
-    fn miss(&mut self, answer: &Answer, now: Instant, changes: &mut Changes) {
+    /// The endpoints that the answer does not list, of the `before` that were known when it came: newcomers do not
+    /// make a loss smaller.
+    fn miss(&mut self, answer: &Answer, before: usize, now: Instant, changes: &mut Changes) {
         let listed =
             |set: &EndpointSet, addr: &SocketAddr| set.binary_search_by_key(addr, |e| e.addr).is_ok();
         let gone: Vec<_> = self.known.keys().filter(|addr| !listed(&answer.set, addr)).copied().collect();
-        let mass = answer.set.is_empty() || gone.len() * 2 > self.known.len();
+        let mass = answer.set.is_empty() || gone.len() * 2 > before;
         for addr in gone {
             let Some(known) = self.known.get_mut(&addr) else { continue };
             let missing = Missing {
@@ -230,7 +238,7 @@ impl Keeper {
     /// Ends graces that have run out, forgets drained targets, and asks about suspects again.
     fn tidy(&mut self, now: Instant) {
         let before = self.draining.len();
-        let limit = self.cluster.settings.timeouts.drain + Duration::from_secs(5);
+        let limit = self.cluster.settings.connections.drain + Duration::from_secs(5);
         self.draining.retain(|target| {
             let waited = target.history.retired_at().map_or(limit, |at| now.saturating_duration_since(at));
             target.history.load.in_flight() > 0 && waited < limit
@@ -331,3 +339,6 @@ fn difference(old: &Endpoint, new: &Endpoint) -> String {
     }
     words.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

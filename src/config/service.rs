@@ -62,7 +62,7 @@ pub(super) fn assemble(
     source: Source,
     rules: Rules,
 ) -> ServiceSettings {
-    let Rules { balance, check, retry, budget, timeouts, limits, watch, empty_grace } = rules;
+    let Rules { balance, check, retry, budget, timeouts, connections, limits, watch, empty_grace } = rules;
     let (source, source_url) = (source.settings, source.shown);
     ServiceSettings {
         name,
@@ -74,6 +74,7 @@ pub(super) fn assemble(
         retry,
         budget,
         timeouts,
+        connections,
         limits,
         watch,
         empty_grace,

@@ -6,6 +6,7 @@ use crate::health::CheckSettings;
 use crate::model::ServiceName;
 use crate::policy::{BudgetSettings, ClientLimits, Limits, RetrySettings, Timeouts};
 use crate::telemetry::logging::Format;
+use crate::upstream::ConnectionSettings;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ pub struct ServiceSettings {
     pub retry: RetrySettings,
     pub budget: BudgetSettings,
     pub timeouts: Timeouts,
+    pub connections: ConnectionSettings,
     pub limits: Limits,
     pub watch: WatchSettings,
     /// How long endpoints are kept after a doubtful answer that took them away; `None` is forever.

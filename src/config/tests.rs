@@ -42,6 +42,7 @@ fn a_minimal_file_is_all_defaults() {
     assert_eq!(service.retry, crate::policy::RetrySettings::default());
     assert_eq!(service.budget, crate::policy::BudgetSettings::default());
     assert_eq!(service.timeouts, crate::policy::Timeouts::default());
+    assert_eq!(service.connections, crate::upstream::ConnectionSettings::default());
     assert_eq!(service.limits, crate::policy::Limits::default());
     assert_eq!(service.watch, crate::discovery::WatchSettings::default());
     assert_eq!(service.empty_grace, Some(Duration::from_secs(30)));

@@ -9,6 +9,7 @@ use crate::balance::{Algorithm, Tried};
 use crate::discovery::WatchSettings;
 use crate::health::CheckSettings;
 use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
+use crate::upstream::ConnectionSettings;
 use std::time::Duration;
 
 /// What a service's table and `[defaults]` have in common.
@@ -19,6 +20,7 @@ pub(super) struct Rules {
     pub(super) retry: RetrySettings,
     pub(super) budget: BudgetSettings,
     pub(super) timeouts: Timeouts,
+    pub(super) connections: ConnectionSettings,
     pub(super) limits: Limits,
     pub(super) watch: WatchSettings,
     pub(super) empty_grace: Option<Duration>,
@@ -39,12 +41,14 @@ impl Rules {
         let balance = section.choice("balance", &algorithms, &later, Algorithm::default());
         let empty_grace = empty_grace(section);
         let (retry, budget) = retry(section.section("retry"));
+        let (timeouts, connections) = timeouts(section.section("timeouts"));
         Self {
             balance,
             check: check::read(section.section("health")),
             retry,
             budget,
-            timeouts: timeouts(section.section("timeouts")),
+            timeouts,
+            connections,
             limits: limits(section.section("limits")),
             watch: watch(section.section("watch")),
             empty_grace,
@@ -90,24 +94,28 @@ fn retry(section: Section<'_>) -> (RetrySettings, BudgetSettings) {
     (retry, budget)
 }
 
-fn timeouts(section: Section<'_>) -> Timeouts {
-    let default = Timeouts::default();
+/// One table for users; two parts that keep to it.
+fn timeouts(section: Section<'_>) -> (Timeouts, ConnectionSettings) {
+    let default = (Timeouts::default(), ConnectionSettings::default());
+    let connect = section.duration("connect", MILLI..=DAY, default.1.connect);
     let timeouts = Timeouts {
-        connect: section.duration("connect", MILLI..=DAY, default.connect),
-        request: section.duration("request", MILLI..=DAY, default.request),
-        idle: section.duration("idle", MILLI..=DAY, default.idle),
-        keep_alive: section.duration("keep_alive", Duration::ZERO..=DAY, default.keep_alive),
+        request: section.duration("request", MILLI..=DAY, default.0.request),
+        idle: section.duration("idle", MILLI..=DAY, default.0.idle),
+        upgraded_idle: section.duration("upgraded_idle", MILLI..=DAY, default.0.upgraded_idle),
+    };
+    let connections = ConnectionSettings {
+        connect,
+        keep_alive: section.duration("keep_alive", Duration::ZERO..=DAY, default.1.keep_alive),
         keep_alive_connections: section.integer(
             "keep_alive_connections",
             0..=65_535,
-            default.keep_alive_connections,
+            default.1.keep_alive_connections,
         ),
-        upgraded_idle: section.duration("upgraded_idle", MILLI..=DAY, default.upgraded_idle),
-        drain: section.duration("drain", Duration::ZERO..=DAY, default.drain),
+        drain: section.duration("drain", Duration::ZERO..=DAY, default.1.drain),
     };
-    not_above(&section, "connect", timeouts.connect, "request", timeouts.request);
+    not_above(&section, "connect", connect, "request", timeouts.request);
     section.finish();
-    timeouts
+    (timeouts, connections)
 }
 
 fn limits(section: Section<'_>) -> Limits {

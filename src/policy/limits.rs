@@ -22,32 +22,20 @@ impl Default for Limits {
 /// Time limits of a service's traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// TCP connection to an instance.
-    pub connect: Duration,
     /// Request to response head, all attempts together. The clock stands still while an upload makes progress.
     pub request: Duration,
     /// No byte of a body in either direction.
     pub idle: Duration,
-    /// An unused connection to an instance.
-    pub keep_alive: Duration,
-    /// Unused connections kept per instance and worker.
-    pub keep_alive_connections: usize,
     /// No byte through an upgraded connection.
     pub upgraded_idle: Duration,
-    /// What runs at a removed instance may go on this long.
-    pub drain: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            connect: Duration::from_secs(1),
             request: Duration::from_secs(15),
             idle: Duration::from_secs(300),
-            keep_alive: Duration::from_secs(15),
-            keep_alive_connections: 256,
             upgraded_idle: Duration::from_secs(3600),
-            drain: Duration::from_secs(30),
         }
     }
 }

@@ -14,7 +14,7 @@ pub use pool::Upstream;
 /// How the connections to a service's targets are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionSettings {
-    /// For a new connection to come about.
+    /// For a new TCP connection to come about.
     pub connect: Duration,
     /// An unused connection is kept this long ...
     pub keep_alive: Duration,
@@ -22,4 +22,15 @@ pub struct ConnectionSettings {
     pub keep_alive_connections: usize,
     /// What runs at a removed target may go on this long.
     pub drain: Duration,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(15),
+            keep_alive_connections: 256,
+            drain: Duration::from_secs(30),
+        }
+    }
 }

@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod admin;
 mod config;
 mod consul_faults;
 mod consul_outages;
