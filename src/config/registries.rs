@@ -91,7 +91,7 @@ fn consul_addresses(section: &Section<'_>) -> Vec<Url> {
     let (text, name) = match variable("CONSUL_HTTP_ADDR") {
         Some(text) => (text, "CONSUL_HTTP_ADDR"),
         None if tls => (LOCAL.to_owned(), "CONSUL_HTTP_SSL"),
-        None => return addresses(section, "address", http_address(LOCAL).into_iter().collect()),
+        None => return addresses(section, "address", None, http_address(LOCAL).into_iter().collect()),
     };
     let bare = text.strip_prefix("http://").or((!text.contains("://")).then_some(&*text));
     let text = bare.filter(|_| tls).map_or_else(|| text.clone(), |bare| format!("https://{bare}"));
@@ -123,7 +123,8 @@ fn consul_token(section: &Section<'_>) -> Option<Credential> {
 }
 
 fn etcd(section: Section<'_>) -> (EtcdSettings, EtcdQuery, String) {
-    let endpoints = addresses(&section, "endpoints", http_address("127.0.0.1:2379").into_iter().collect());
+    let local = http_address("127.0.0.1:2379").into_iter().collect();
+    let endpoints = addresses(&section, "endpoints", Some(2379), local);
     let defaults = EtcdSettings::new(endpoints);
     let query = EtcdQuery::new("");
     let tls = TlsFiles {
@@ -176,13 +177,20 @@ fn etcd_user(section: &Section<'_>) -> Option<(String, Credential)> {
     Some((user?, password?))
 }
 
-fn addresses(section: &Section<'_>, key: &'static str, default: Vec<Url>) -> Vec<Url> {
+/// `port` is what an address without one means; `None` is its scheme's.
+fn addresses(section: &Section<'_>, key: &'static str, port: Option<u16>, default: Vec<Url>) -> Vec<Url> {
     section.list_of_some(
         key,
         default,
         |url| quoted(&show_address(url)),
         |scalar: &Scalar<'_>| {
-            http_address(scalar.text("an address such as \"http://127.0.0.1:8500\", or a list of them")?)
+            let text = scalar.text("an address such as \"http://127.0.0.1:8500\", or a list of them")?;
+            let mut url = http_address(text)?;
+            if !names_port(text) {
+                // A host can always carry a port.
+                let _ = url.set_port(port.or(url.port()));
+            }
+            Ok(url)
         },
     )
 }
@@ -205,6 +213,13 @@ fn http_address(text: &str) -> Result<Url, String> {
         return Err(format!("{shown:?} is no address: {EXAMPLE}"));
     }
     Ok(url)
+}
+
+/// Whether the address spells its port out; `Url` forgets one that is its scheme's own.
+fn names_port(address: &str) -> bool {
+    let host = address.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let tail = host.rsplit(']').next().unwrap_or_default();
+    tail.contains(':')
 }
 
 fn show_address(url: &Url) -> String {
@@ -248,4 +263,19 @@ fn text_or_variable(section: &Section<'_>, key: &'static str, variable: &'static
     let text = section.doc.env.get_filled(variable)?;
     section.note(key, quoted(&text), Origin::Variable(variable));
     Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_port;
+
+    #[test]
+    fn a_port_that_is_spelt_out_is_seen_even_if_it_is_the_schemes_own() {
+        for spelt in ["http://h:80", "https://h:443/", "h:2379", "http://[::1]:2379"] {
+            assert!(names_port(spelt), "{spelt}");
+        }
+        for bare in ["http://h", "https://h/", "h", "http://[::1]/", "[::1]"] {
+            assert!(!names_port(bare), "{bare}");
+        }
+    }
 }

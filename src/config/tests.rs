@@ -331,3 +331,13 @@ proptest! {
         let _ = parse(&DEFAULTS.chars().take(cut).collect::<String>(), &[]);
     }
 }
+
+#[test]
+fn an_etcd_endpoint_without_a_port_is_at_etcds_own() {
+    let text = "[etcd]\nendpoints = [\"http://a\", \"https://b:443\", \"c\"]\n\
+                [service.orders]\nport = 9001\nfrom = \"etcd:orders\"\n";
+    let loaded = good(text, &[]);
+    let SourceSettings::Etcd(settings, _) = &service(&loaded).source else { panic!("{loaded:?}") };
+    let shown: Vec<_> = settings.endpoints.iter().map(|url| url.port_or_known_default()).collect();
+    assert_eq!(shown, [Some(2379), Some(443), Some(2379)]);
+}
