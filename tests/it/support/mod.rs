@@ -13,6 +13,7 @@ pub mod raw;
 mod relay;
 mod sidecar;
 pub mod watched;
+pub mod web;
 
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
