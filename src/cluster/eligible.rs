@@ -5,11 +5,11 @@ use crate::model::{Flag, Target};
 use std::sync::Arc;
 
 /// The targets that nobody has anything against. While none is proven yet, the unproven ones serve: a sidecar that
-/// starts must not wait for its checks, but a proven instance goes before a new one. Weight 0 means no new traffic.
+/// starts must not wait for its checks, but a proven instance goes before a new one. Weight 0 gets no new traffic.
 pub(super) fn eligible(members: &[Member]) -> Vec<Arc<Target>> {
     let present = || {
-        let present = members.iter().filter(|m| m.presence != Presence::Draining).map(|m| &m.target);
-        present.filter(|t| t.endpoint.weight.get() > 0)
+        let targets = members.iter().filter(|m| m.presence != Presence::Draining).map(|m| &m.target);
+        targets.filter(|target| target.endpoint.weight.get() > 0)
     };
     let clear: Vec<_> = present().filter(|t| t.history.health.is_clear()).cloned().collect();
     if !clear.is_empty() {
@@ -68,5 +68,15 @@ mod tests {
         let proven = member(3, Presence::Listed, &[]);
         assert_eq!(ports(&[new.clone(), sick.clone()]), [1]);
         assert_eq!(ports(&[new, sick, proven]), [3]);
+    }
+
+    #[test]
+    fn weight_0_is_neither_picked_nor_in_the_way_of_the_unproven() {
+        let mut member = member(1, Presence::Listed, &[]);
+        let endpoint = Endpoint { weight: Weight::ZERO, ..member.target.endpoint.clone() };
+        member.target = Arc::new(member.target.redescribed(endpoint));
+        let new = self::member(2, Presence::Listed, &[Flag::Unproven]);
+        assert!(ports(std::slice::from_ref(&member)).is_empty());
+        assert_eq!(ports(&[member, new]), [2]);
     }
 }

@@ -279,6 +279,7 @@ impl Keeper {
             generation: self.generation,
             discovered: true,
             usable: usable.len(),
+            eligible: usable.as_slice().into(),
             picker: self.cluster.settings.algorithm.build(usable, self.seed),
             members,
         };
@@ -291,7 +292,7 @@ impl Keeper {
         );
         self.cluster.snapshot.store(Arc::new(snapshot));
         self.cluster.discovered.send_replace(true);
-        self.cluster.room.notify_waiters();
+        self.cluster.room.anew();
         if listed_changed && self.cluster.settings.checked {
             self.targets.send_replace(self.known.values().map(|known| Arc::clone(&known.target)).collect());
         }

@@ -2,6 +2,7 @@
 
 mod eligible;
 mod keeper;
+mod room;
 mod snapshot;
 mod tallies;
 mod ticket;
@@ -12,17 +13,16 @@ pub use snapshot::{Member, Presence, Snapshot};
 pub use tallies::{ServiceTally, Totals};
 pub use ticket::Ticket;
 
-use self::eligible::eligible;
+use self::room::Room;
 use crate::balance::{Algorithm, PickCtx, Tried};
 use crate::discovery::Status;
-use crate::model::ServiceName;
+use crate::model::{ServiceName, Target};
 use crate::policy::{Budget, BudgetSettings, Limits, RetrySettings, Timeouts};
 use crate::upstream::ConnectionSettings;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The rules of one cluster.
@@ -50,8 +50,7 @@ pub struct Cluster {
     /// True once any list was seen.
     discovered: watch::Sender<bool>,
     tallies: Box<[ServiceTally]>,
-    waiting: AtomicU32,
-    room: Notify,
+    room: Room,
 }
 
 /// Why there is no target.
@@ -76,8 +75,7 @@ impl Cluster {
             snapshot: ArcSwap::from_pointee(Snapshot::undiscovered(settings.algorithm)),
             discovered: watch::channel(false).0,
             tallies: (0..workers.max(1)).map(|_| ServiceTally::default()).collect(),
-            waiting: AtomicU32::new(0),
-            room: Notify::new(),
+            room: Room::default(),
             source,
             settings,
         })
@@ -112,19 +110,27 @@ impl Cluster {
     pub fn pick(self: &Arc<Self>, worker: usize, ctx: &mut PickCtx<'_>) -> Result<Ticket, PickError> {
         let snapshot = self.snapshot.load();
         let limit = self.settings.limits.in_flight_per_target;
+        let open = |target: &Arc<Target>| {
+            let entered = target.history.load.enter(limit);
+            entered.then(|| Ticket::open(Arc::clone(self), Arc::clone(target), worker, ctx.now))
+        };
         let mut seen = *ctx.tried;
         let mut full = false;
         for _ in 0..Tried::MOST {
             let mut ctx = PickCtx { hash: ctx.hash, tried: &seen, rng: ctx.rng, now: ctx.now };
             let Some(target) = snapshot.picker.pick(&mut ctx) else { break };
-            if target.history.load.enter(limit) {
-                return Ok(Ticket::open(Arc::clone(self), Arc::clone(target), worker, ctx.now));
+            if let Some(ticket) = open(target) {
+                return Ok(ticket);
             }
             seen.push(target.id());
             full = true;
         }
+        if full {
+            // So many were full that the picker's choice no longer matters: any that has room.
+            let untried = snapshot.eligible.iter().filter(|target| !ctx.tried.contains(target.id()));
+            return untried.filter_map(open).next().ok_or(PickError::Saturated);
+        }
         Err(match &**snapshot {
-            _ if full => PickError::Saturated,
             Snapshot { discovered: false, .. } => PickError::Undiscovered,
             Snapshot { usable: 0, members, .. }
                 if members.iter().all(|m| m.presence == Presence::Draining) =>
@@ -136,26 +142,30 @@ impl Cluster {
         })
     }
 
+    /// Picks as [`Self::pick`] does, but waits in the queue while all targets are full: at most as long as the limits
+    /// and `left` say.
+    ///
+    /// # Errors
+    /// [`PickError::Saturated`] at once when too many wait already, or when the time is over; any other error at once.
+    pub async fn pick_in_turn(
+        &self,
+        left: Duration,
+        is_retry: bool,
+        pick: impl FnMut() -> Result<Ticket, PickError>,
+    ) -> Result<Ticket, PickError> {
+        let limits = &self.settings.limits;
+        self.room.wait(limits.waiting, limits.wait.min(left), is_retry, pick).await
+    }
+
     /// Whether an eligible target is left that was not tried. Asks no picker: asking would take a turn from somebody.
     pub fn has_untried(&self, tried: &Tried) -> bool {
         let snapshot = self.snapshot.load();
-        snapshot.usable > tried.len()
-            || eligible(&snapshot.members).iter().any(|target| !tried.contains(target.id()))
+        snapshot.usable > tried.len() || snapshot.eligible.iter().any(|target| !tried.contains(target.id()))
     }
 
     /// How many targets may be picked.
     pub fn usable(&self) -> usize {
         self.snapshot.load().usable
-    }
-
-    /// Waits until some ticket ends; `false` at once when too many wait already, or after the time limit.
-    pub async fn wait_for_room(&self) -> bool {
-        let limits = &self.settings.limits;
-        let _place = match Place::take(&self.waiting, limits.waiting) {
-            Some(place) => place,
-            None => return false,
-        };
-        tokio::time::timeout(limits.wait, self.room.notified()).await.is_ok()
     }
 
     /// Waits for the first list, at most `limit`.
@@ -164,31 +174,8 @@ impl Cluster {
         matches!(tokio::time::timeout(limit, discovered.wait_for(|seen| *seen)).await, Ok(Ok(_)))
     }
 
-    fn ticket_ended(&self) {
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.room.notify_one();
-        }
-    }
-
     /// Requests that wait for room now.
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-/// A place in the queue, given back on drop.
-struct Place<'a>(&'a AtomicU32);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicU32, limit: u32) -> Option<Self> {
-        let place = Self(waiting);
-        // On refusal the drop takes this one back.
-        (waiting.fetch_add(1, Ordering::Relaxed) < limit).then_some(()).map(|()| place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.room.waiting()
     }
 }

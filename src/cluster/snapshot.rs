@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub members: Arc<[Member]>,
     /// How many the picker chooses from.
     pub usable: usize,
+    /// Those themselves.
+    pub(super) eligible: Arc<[Arc<Target>]>,
     pub picker: Box<dyn Picker>,
 }
 
@@ -41,6 +43,7 @@ impl Snapshot {
             discovered: false,
             members: Arc::default(),
             usable: 0,
+            eligible: Arc::default(),
             picker: algorithm.build(Vec::new(), 0),
         }
     }

@@ -18,12 +18,13 @@ pub struct Ticket {
     outcome: Outcome,
     /// Whose cells it is counted in.
     worker: usize,
+    settled: bool,
 }
 
 impl Ticket {
     /// The caller has entered the target's load; the ticket leaves it.
     pub(super) fn open(cluster: Arc<Cluster>, target: Arc<Target>, worker: usize, now: Instant) -> Self {
-        Self { cluster, target, started: now, outcome: Outcome::Abandoned, worker }
+        Self { cluster, target, started: now, outcome: Outcome::Abandoned, worker, settled: false }
     }
 
     pub fn target(&self) -> &Arc<Target> {
@@ -37,15 +38,30 @@ impl Ticket {
 
     /// Ends the attempt.
     pub fn finish(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+        self.settle(outcome);
+    }
+
+    /// Ends the attempt although its answer may still be passed on: whatever becomes of that, it is no longer counted.
+    pub fn settle(&mut self, outcome: Outcome) {
+        if !self.settled {
+            self.outcome = outcome;
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.settled = true;
+        self.target.history.load.leave();
+        self.target.history.tally.count(self.outcome);
+        self.cluster.tally(self.worker).attempt(self.outcome);
+        self.cluster.room.freed();
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.target.history.load.leave();
-        self.target.history.tally.count(self.outcome);
-        self.cluster.tally(self.worker).attempt(self.outcome);
-        self.cluster.ticket_ended();
+        if !self.settled {
+            self.end();
+        }
     }
 }

@@ -16,16 +16,18 @@ impl Load {
     const SMOOTHING: u64 = 8;
 
     /// Counts one more request in, unless `limit` already run.
+    ///
+    /// Who is refused here and has said before that it waits is seen waiting by whoever leaves after it.
     pub fn enter(&self, limit: u32) -> bool {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < limit {
+        if self.in_flight.fetch_add(1, Ordering::AcqRel) < limit {
             return true;
         }
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
         false
     }
 
     pub fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
     pub fn in_flight(&self) -> u32 {

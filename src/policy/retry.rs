@@ -137,6 +137,9 @@ pub enum Next {
 }
 
 /// Decides on a failed attempt. `budget` is asked last, and only when nothing else stands against a retry.
+///
+/// A request that was never sent does not draw on the budget: it reaches one instance in all, so that its retries
+/// cannot multiply anybody's load, while one refusing instance of three would use up any sensible budget.
 pub fn decide(
     settings: &RetrySettings,
     ask: &Ask,
@@ -156,7 +159,7 @@ pub fn decide(
         Failure::Status(status, after) if settings.statuses.contains(&status) => (RetryReason::Status, after),
         Failure::Status(..) => return Next::Return(None),
     };
-    if settings.attempts <= 1 {
+    if settings.attempts <= 1 || retry_after.is_some_and(|after| after > settings.retry_after_max) {
         return Next::Return(None);
     }
     let denied = |why| Next::Return(Some(why));
@@ -172,17 +175,16 @@ pub fn decide(
     if !ask.other_target {
         return denied(Denied::NoOtherTarget);
     }
-    let after = match (ask.failure, retry_after) {
+    let after = match retry_after {
         // Another instance has nothing to do with this one's refusal.
-        (Failure::Connect | Failure::Unsent, _) => Duration::ZERO,
-        (_, Some(after)) if after <= settings.retry_after_max => after,
-        (_, Some(_)) => return Next::Return(None),
-        _ => backoff(settings, ask.attempts, rng),
+        None if never_sent => Duration::ZERO,
+        None => backoff(settings, ask.attempts, rng),
+        Some(after) => after,
     };
     if after >= ask.left {
         return denied(Denied::Deadline);
     }
-    if !budget() {
+    if !never_sent && !budget() {
         return denied(Denied::Budget);
     }
     Next::Retry { after, reason }
@@ -223,7 +225,7 @@ mod tests {
             (Ask { other_target: false, ..EASY }, true, Denied::NoOtherTarget),
             (Ask { left: Duration::ZERO, ..EASY }, true, Denied::Deadline),
             (Ask { attempts: 3, ..EASY }, true, Denied::Attempts),
-            (EASY, false, Denied::Budget),
+            (Ask { failure: Failure::Reset, ..EASY }, false, Denied::Budget),
         ] {
             assert_eq!(settled(ask, budget), Next::Return(Some(expected)), "{ask:?}");
         }
@@ -235,7 +237,9 @@ mod tests {
             [(Failure::Connect, RetryReason::ConnectFailed), (Failure::Unsent, RetryReason::Unsent)]
         {
             let ask = Ask { failure, idempotent: false, ..EASY };
-            assert_eq!(settled(ask, true), Next::Retry { after: Duration::ZERO, reason });
+            for budget in [true, false] {
+                assert_eq!(settled(ask, budget), Next::Retry { after: Duration::ZERO, reason });
+            }
         }
     }
 
@@ -259,6 +263,8 @@ mod tests {
             assert_eq!(settled(ask, true), expected);
             let ask = Ask { failure: Failure::Status(status, Some(Duration::from_secs(2))), ..EASY };
             assert_eq!(settled(ask, true), Next::Return(None), "too long to wait for");
+            let post = Ask { idempotent: false, ..ask };
+            assert_eq!(settled(post, true), Next::Return(None), "whatever else stands against it");
         }
     }
 
@@ -299,7 +305,8 @@ mod tests {
             if let Next::Retry { after, .. } = next {
                 let sent = !matches!(failure, Failure::Connect | Failure::Unsent);
                 prop_assert!(idempotent || !sent);
-                prop_assert!(replayable && other_target && budget && attempts < settings.attempts);
+                prop_assert!(replayable && other_target && attempts < settings.attempts);
+                prop_assert!(budget || !sent);
                 prop_assert!(after < ask.left && after <= Duration::from_secs(1));
                 prop_assert!(sent || after.is_zero());
             }

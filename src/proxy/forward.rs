@@ -5,18 +5,25 @@ use super::error::Fault;
 use super::headers::Traits;
 use super::relay::Exchange;
 use super::upload::{Gate, RequestBody, Upload};
+use super::worker::Worker;
 use crate::balance::{PickCtx, Tried};
 use crate::cluster::{PickError, Ticket};
 use crate::model::Outcome;
-use crate::policy::{Ask, Failure, Next, decide};
+use crate::policy::{Ask, Denied, Failure, Next, decide};
 use crate::upstream::{SendError, Stage, UpstreamBody};
 use http::{Request, Response, StatusCode, header, request};
+use http_body::Body;
+use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a request may wait for the very first list of instances.
 const FIRST_LIST: Duration = Duration::from_secs(5);
+/// Bytes of an answer that are read only to keep its connection ...
+const MOST_FORGOTTEN: u64 = 64 * 1024;
+/// ... and how long that may take.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// One request and all its attempts.
 pub(super) struct Call<'a> {
@@ -45,51 +52,63 @@ enum Failed {
 impl Call<'_> {
     /// Makes attempts until one is good enough or nothing more may be tried.
     pub async fn run(&self) -> Result<Answer, Fault> {
-        let cluster = &self.exchange.cluster;
-        cluster.budget.request(self.exchange.started);
+        let Exchange { worker, cluster, started, .. } = self.exchange;
+        let tally = cluster.tally(worker.index);
+        cluster.budget.request(*started);
         let mut tried = Tried::default();
         let mut attempts = 0;
+        let mut ticket = self.ticket(&tried).await.map_err(Fault::Pick)?;
         loop {
-            let ticket = self.ticket(&tried).await?;
-            if self.exchange.worker.shared.own.contains(&ticket.target().endpoint.addr) {
+            if worker.shared.own.contains(&ticket.target().endpoint.addr) {
                 return Err(Fault::Loop);
             }
             tried.push(ticket.target().id());
             attempts += 1;
-            let failed = match self.attempt(ticket, self.time_for(attempts, &tried)).await {
+            let mut failed = match self.attempt(ticket, self.time_for(attempts, &tried)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            match self.next(failed.failure(), attempts, &tried) {
-                Next::Retry { after, .. } => {
-                    drop(failed);
-                    if !after.is_zero() {
-                        tokio::time::sleep(after).await;
-                    }
+            let (after, reason) = match self.next(failed.failure(), attempts, &tried) {
+                Next::Retry { after, reason } => (after, reason),
+                Next::Return(denied) => {
+                    denied.into_iter().for_each(|why| tally.denied(why));
+                    return failed.give_up();
                 }
-                Next::Return(_) => return failed.give_up(),
+            };
+            failed.settle();
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
             }
+            // Meanwhile the others may have gone or filled up, and the upload may have outgrown what is kept of it.
+            ticket = match self.ticket(&tried).await {
+                Ok(ticket) if self.upload.is_replayable() => ticket,
+                picked => {
+                    tally.denied(if picked.is_ok() { Denied::BodyTooLarge } else { Denied::NoOtherTarget });
+                    return failed.give_up();
+                }
+            };
+            failed.forget(worker);
+            tally.retry(reason);
         }
     }
 
     /// A target that was not tried; waits for the first list, or for room, but never for anything else.
-    async fn ticket(&self, tried: &Tried) -> Result<Ticket, Fault> {
+    async fn ticket(&self, tried: &Tried) -> Result<Ticket, PickError> {
         let Exchange { worker, cluster, .. } = self.exchange;
-        loop {
-            let picked = {
-                let mut rng = worker.rng.borrow_mut();
-                let mut ctx = PickCtx { hash: None, tried, rng: &mut rng, now: Instant::now() };
-                cluster.pick(worker.index, &mut ctx)
-            };
-            let waited = match picked {
-                Ok(ticket) => return Ok(ticket),
-                Err(PickError::Undiscovered) => cluster.wait_discovered(FIRST_LIST).await,
-                Err(PickError::Saturated) => cluster.wait_for_room().await,
-                Err(_) => false,
-            };
-            if !waited {
-                return Err(Fault::Pick(picked.err().unwrap_or(PickError::Exhausted)));
-            }
+        let pick = || {
+            let mut rng = worker.rng.borrow_mut();
+            let mut ctx = PickCtx { hash: None, tried, rng: &mut rng, now: Instant::now() };
+            cluster.pick(worker.index, &mut ctx)
+        };
+        let mut picked = pick();
+        if matches!(picked, Err(PickError::Undiscovered))
+            && cluster.wait_discovered(FIRST_LIST.min(self.left())).await
+        {
+            picked = pick();
+        }
+        match picked {
+            Err(PickError::Saturated) => cluster.pick_in_turn(self.left(), !tried.is_empty(), pick).await,
+            picked => picked,
         }
     }
 
@@ -222,14 +241,7 @@ impl Call<'_> {
             other_target: cluster.has_untried(tried),
             left: self.left(),
         };
-        let next = decide(&cluster.settings.retry, &ask, || cluster.budget.retry(now), &mut *rng);
-        let tally = cluster.tally(worker.index);
-        match next {
-            Next::Retry { reason, .. } => tally.retry(reason),
-            Next::Return(Some(denied)) => tally.denied(denied),
-            Next::Return(None) => {}
-        }
-        next
+        decide(&cluster.settings.retry, &ask, || cluster.budget.retry(now), &mut *rng)
     }
 }
 
@@ -246,6 +258,36 @@ impl Failed {
             Self::Fault(_, fault) => Err(fault),
             Self::Status(_, answer) => Ok(*answer),
         }
+    }
+
+    /// The attempt is over, but its answer may yet be the best there is.
+    fn settle(&mut self) {
+        if let Self::Status(_, answer) = self {
+            let is_failure = answer.response.status().is_server_error();
+            answer.ticket.settle(if is_failure { Outcome::ServerError } else { Outcome::Success });
+        }
+    }
+
+    /// Nobody will read this answer. What little is left of it is read, so that its connection can be used again.
+    fn forget(self, worker: &Worker) {
+        let Self::Status(_, answer) = self else { return };
+        let mut body = answer.response.into_body();
+        if body.is_end_stream() || body.size_hint().lower() > MOST_FORGOTTEN {
+            return;
+        }
+        worker.tasks.spawn("forget", async move {
+            let mut left = MOST_FORGOTTEN;
+            let rest = async {
+                while let Some(Ok(frame)) = body.frame().await {
+                    left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+                    if left == 0 {
+                        return;
+                    }
+                }
+            };
+            // Late or long: the connection goes with the body.
+            let _ = tokio::time::timeout(FORGOTTEN, rest).await;
+        });
     }
 }
 

@@ -8,13 +8,17 @@
 )]
 
 mod admin;
+mod balancing;
 mod config;
 mod consul_faults;
 mod consul_outages;
 mod consul_source;
 mod etcd_faults;
 mod etcd_source;
+mod failing_instances;
 mod file_source;
 mod harness;
 mod health;
+mod overload;
+mod retries;
 mod support;

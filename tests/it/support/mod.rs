@@ -14,6 +14,7 @@ pub mod raw;
 mod relay;
 mod sidecar;
 pub mod watched;
+pub mod web;
 
 pub use following::{Following, follow};
 pub use instance::{Instance, pattern};
