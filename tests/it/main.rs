@@ -15,4 +15,8 @@ mod etcd_source;
 mod file_source;
 mod harness;
 mod health;
+mod http_bodies;
+mod http_limits;
+mod http_messages;
 mod support;
+mod upgrades;

@@ -1,6 +1,7 @@
 //! What the behaviour tests stand on: free ports, child processes, the real servers, waiting for events.
 #![allow(dead_code, unused_imports, reason = "a harness offers more than one run of it uses")]
 
+mod byhand;
 pub mod client;
 pub mod consul;
 pub mod etcd;
@@ -14,6 +15,7 @@ mod relay;
 mod sidecar;
 pub mod watched;
 
+pub use byhand::{ByHand, facing};
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
 pub use process::Process;
