@@ -36,6 +36,9 @@ pub(super) fn check(parts: &request::Parts) -> Result<(), &'static str> {
     if parts.method == Method::CONNECT {
         return Err("CONNECT is not supported: this is a reverse proxy");
     }
+    if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
+        return Err("the request target is neither a path nor a whole URI (RFC 9112, section 3.2)");
+    }
     if parts.headers.get_all(header::HOST).iter().nth(1).is_some() {
         return Err("more than one Host field (RFC 9112, section 3.2)");
     }
@@ -103,7 +106,7 @@ pub(super) fn to_upstream(parts: &mut request::Parts, peer: SocketAddr, rng: &mu
     if let Some(host) = parts.uri.authority().and_then(host_of) {
         headers.insert(header::HOST, host);
     }
-    if parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
+    if parts.uri.scheme().is_some() {
         parts.uri = origin_form(&parts.uri);
     }
     let protocols = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
@@ -344,7 +347,9 @@ mod tests {
         let bad = [
             Request::builder().method("CONNECT").uri("a:1").header("host", "a"),
             Request::get("/"),
+            Request::get("orders").header("host", "a"),
             Request::get("/").header("host", "a").header("host", "b"),
+            Request::post("/").header("host", "a").header("transfer-encoding", "gzip, chunked"),
             Request::post("/")
                 .header("host", "a")
                 .header("content-length", "1")
