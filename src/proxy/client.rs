@@ -4,6 +4,7 @@ use super::error::Fault;
 use crate::policy::ClientLimits;
 use futures_util::task::AtomicWaker;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -14,7 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Where a connection stands between two requests.
+/// How long the rest of an unwanted request is read before the connection is given up.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
@@ -22,10 +26,16 @@ pub(super) enum Phase {
     Idle,
     /// A request head has begun.
     Head,
-    /// A request is being answered.
+    /// A request waits for its answer; the attempts have their own time limits.
     Busy,
+    /// The answer is on its way.
+    Answering,
     /// The answer is complete, but may not be written yet.
     Ending,
+    /// Nothing more is written; what the client still sends is thrown away.
+    Lingering,
+    /// The connection has left HTTP behind; the tunnel has its own time limit.
+    Tunnel,
 }
 
 /// What the worker knows of one connection; shared by its task, its exchanges and the sweep.
@@ -49,10 +59,13 @@ pub(super) struct Client {
     stopping: AtomicBool,
     /// Some byte went in or out since the last sweep.
     moved: AtomicBool,
+    /// Part of a request was left unread: hyper will close the connection.
+    unread: AtomicBool,
     /// How long an exchange may stand still.
     idle: Duration,
     /// Interim responses that are to be written before the real one; the lock is held for a copy of a few bytes.
     early: Mutex<Vec<u8>>,
+    /// Some of them are not written yet.
     has_early: AtomicBool,
     waker: AtomicWaker,
 }
@@ -69,6 +82,7 @@ impl Client {
             aborted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             idle,
             early: Mutex::default(),
             has_early: AtomicBool::new(false),
@@ -86,7 +100,10 @@ impl Client {
             0 => Phase::Idle,
             1 => Phase::Head,
             2 => Phase::Busy,
-            _ => Phase::Ending,
+            3 => Phase::Answering,
+            4 => Phase::Ending,
+            5 => Phase::Lingering,
+            _ => Phase::Tunnel,
         }
     }
 
@@ -95,7 +112,9 @@ impl Client {
         let (limit, verdict) = match self.phase() {
             Phase::Idle => (limits.keep_alive, &self.expired),
             Phase::Head => (limits.head_timeout, &self.expired),
-            Phase::Busy | Phase::Ending => {
+            Phase::Lingering => (LINGER, &self.aborted),
+            Phase::Busy | Phase::Tunnel => return,
+            Phase::Answering | Phase::Ending => {
                 if self.moved.swap(false, Ordering::Relaxed) {
                     self.touch(now);
                 }
@@ -135,11 +154,28 @@ impl Client {
         self.waker.wake();
     }
 
+    /// Waits until everything that overtakes is written, so that the real response comes after it.
+    pub async fn overtaken(&self) {
+        // Hyper flushes after it has polled for the response, and `all_overtaken` wakes the connection's task.
+        std::future::poll_fn(|_| if self.has_early() { Poll::Pending } else { Poll::Ready(()) }).await;
+    }
+
+    /// Part of a request will not be read.
+    pub fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    fn has_early(&self) -> bool {
+        self.has_early.load(Ordering::Acquire)
+    }
+
     fn take_early(&self) -> Vec<u8> {
-        if !self.has_early.swap(false, Ordering::Acquire) {
-            return Vec::new();
-        }
         std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn all_overtaken(&self) {
+        self.has_early.store(false, Ordering::Release);
+        self.waker.wake();
     }
 
     fn touch(&self, now: Instant) {
@@ -177,16 +213,33 @@ impl ClientIo {
 
     /// Hyper writes without a request being answered only to refuse one: say it in our words.
     fn replace_refusal(&mut self, bytes: &[u8]) -> bool {
-        if matches!(self.client.phase(), Phase::Busy | Phase::Ending) {
+        if !matches!(self.client.phase(), Phase::Idle | Phase::Head) {
             return false;
         }
         if !self.refused {
             self.refused = true;
-            let too_large = bytes.starts_with(b"HTTP/1.1 431");
-            let fault = if too_large { Fault::HeadTooLarge } else { Fault::Malformed };
+            self.client.leave_unread();
+            let fault = match bytes.get(..12) {
+                Some(b"HTTP/1.1 431") => Fault::HeadTooLarge,
+                Some(b"HTTP/1.1 414") => Fault::TargetTooLong,
+                _ => Fault::Malformed,
+            };
             self.overtaking = fault.raw(&self.client.service);
         }
         true
+    }
+
+    /// Reads and forgets what the client still sends: a socket that is closed with unread bytes resets the
+    /// connection, and the client may lose the answer (RFC 9112, section 9.6).
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [MaybeUninit::uninit(); 4096];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
@@ -245,18 +298,27 @@ impl AsyncWrite for ClientIo {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.client.phase() {
             Phase::Ending => self.client.enter(Phase::Idle, Instant::now()),
-            Phase::Busy => {
+            Phase::Busy if self.client.has_early() => {
                 if self.overtaking.is_empty() {
                     self.overtaking = self.client.take_early();
                 }
                 ready!(self.write_overtaking(cx))?;
+                self.client.all_overtaken();
             }
-            Phase::Idle | Phase::Head => {}
+            _ => {}
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let phase = self.client.phase();
+        if phase != Phase::Lingering {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if phase == Phase::Tunnel || !self.client.unread.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+            self.client.enter(Phase::Lingering, Instant::now());
+        }
+        self.poll_linger(cx)
     }
 }

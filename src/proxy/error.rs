@@ -22,6 +22,7 @@ pub(super) enum Fault {
     /// Hyper could not read the request.
     Malformed,
     HeadTooLarge,
+    TargetTooLong,
     /// The client's upload broke off.
     UploadFailed,
 }
@@ -35,6 +36,7 @@ impl Fault {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::BadRequest(_) | Self::Malformed | Self::UploadFailed => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
         }
     }
 
@@ -49,7 +51,11 @@ impl Fault {
             Self::Protocol(_) => "upstream_protocol",
             Self::Timeout => "timeout",
             Self::Loop => "loop",
-            Self::BadRequest(_) | Self::Malformed | Self::HeadTooLarge | Self::UploadFailed => "bad_request",
+            Self::BadRequest(_)
+            | Self::Malformed
+            | Self::HeadTooLarge
+            | Self::TargetTooLong
+            | Self::UploadFailed => "bad_request",
         }
     }
 
@@ -62,6 +68,7 @@ impl Fault {
             Self::BadRequest(why) => (*why).to_owned(),
             Self::Malformed => "the request cannot be read as HTTP/1.1 (RFC 9112)".to_owned(),
             Self::HeadTooLarge => "the request head is larger than the limit".to_owned(),
+            Self::TargetTooLong => "the request target is longer than 65,534 bytes".to_owned(),
             Self::UploadFailed => "the request body broke off".to_owned(),
         }
     }
@@ -81,7 +88,7 @@ impl Fault {
     }
 
     fn closes(&self) -> bool {
-        matches!(self, Self::BadRequest(_) | Self::Malformed | Self::HeadTooLarge | Self::UploadFailed)
+        self.code() == "bad_request"
     }
 
     fn body(&self, service: &str) -> String {

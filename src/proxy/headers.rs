@@ -36,11 +36,17 @@ pub(super) fn check(parts: &request::Parts) -> Result<(), &'static str> {
     if parts.method == Method::CONNECT {
         return Err("CONNECT is not supported: this is a reverse proxy");
     }
+    if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
+        return Err("the request target is neither a path nor a whole URI (RFC 9112, section 3.2)");
+    }
     if parts.headers.get_all(header::HOST).iter().nth(1).is_some() {
         return Err("more than one Host field (RFC 9112, section 3.2)");
     }
     if parts.version >= Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
         return Err("no Host field (RFC 9112, section 3.2)");
+    }
+    if other_coding(&parts.headers) {
+        return Err("a transfer coding other than chunked (RFC 9112, section 6.1)");
     }
     // Two framings are two meanings: the classic of request smuggling (RFC 9112, section 6.1).
     if parts.headers.contains_key(header::TRANSFER_ENCODING)
@@ -49,6 +55,25 @@ pub(super) fn check(parts: &request::Parts) -> Result<(), &'static str> {
         return Err("Transfer-Encoding beside Content-Length, or in HTTP/1.0 (RFC 9112, section 6.1)");
     }
     Ok(())
+}
+
+/// Checks what hyper leaves to us in a response; the text says what is wrong.
+pub(super) fn check_answer(headers: &HeaderMap) -> Result<(), &'static str> {
+    if other_coding(headers) { Err("a transfer coding other than chunked, unasked") } else { Ok(()) }
+}
+
+/// A transfer coding that we would remove without decoding it.
+fn other_coding(headers: &HeaderMap) -> bool {
+    let known = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"chunked") || value.eq_ignore_ascii_case(b"identity")
+    };
+    !headers.get_all(header::TRANSFER_ENCODING).iter().all(known)
+}
+
+/// Whether the client speaks gRPC.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Whether the request has passed so many sidecars that it must be going in circles.
@@ -75,15 +100,13 @@ pub(super) fn to_upstream(parts: &mut request::Parts, peer: SocketAddr, rng: &mu
             && headers
                 .get(header::EXPECT)
                 .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")),
-        grpc: headers
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc")),
+        grpc: is_grpc(headers),
     };
     // The target goes by origin form; an absolute one overrules Host (RFC 9112, section 3.2.2).
     if let Some(host) = parts.uri.authority().and_then(host_of) {
         headers.insert(header::HOST, host);
     }
-    if parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
+    if parts.uri.scheme().is_some() {
         parts.uri = origin_form(&parts.uri);
     }
     let protocols = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
@@ -107,6 +130,10 @@ pub(super) fn to_upstream(parts: &mut request::Parts, peer: SocketAddr, rng: &mu
 
 /// Removes what concerned only the connection to the instance.
 pub(super) fn from_upstream(headers: &mut HeaderMap) {
+    // A length beside a transfer coding means nothing, and must not go on (RFC 9112, section 6.3).
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     strip_hop_by_hop(headers);
 }
 
@@ -320,7 +347,9 @@ mod tests {
         let bad = [
             Request::builder().method("CONNECT").uri("a:1").header("host", "a"),
             Request::get("/"),
+            Request::get("orders").header("host", "a"),
             Request::get("/").header("host", "a").header("host", "b"),
+            Request::post("/").header("host", "a").header("transfer-encoding", "gzip, chunked"),
             Request::post("/")
                 .header("host", "a")
                 .header("content-length", "1")

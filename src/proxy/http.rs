@@ -1,41 +1,41 @@
 //! One request from the client: checked, cleaned, forwarded; one response back.
 
-use super::client::Client;
+use super::client::Phase;
 use super::error::Fault;
 use super::forward::{Answer, Call};
 use super::headers::{self, Traits};
 use super::relay::{Exchange, ResponseBody};
 use super::upgrade;
-use super::upload::Upload;
-use super::worker::Worker;
+use super::upload::{Refusal, Upload};
+use super::worker::Seat;
 use crate::cluster::Cluster;
 use crate::model::Outcome;
-use http::{Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-/// Answers one request. An upgraded connection keeps its `permit` until it ends.
+/// Answers one request. An upgraded connection keeps its `seat` until it ends.
 pub(super) async fn serve(
-    worker: Rc<Worker>,
+    seat: Rc<Seat>,
     cluster: Arc<Cluster>,
-    client: Arc<Client>,
-    permit: Rc<OwnedSemaphorePermit>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    let (worker, client) = (Rc::clone(&seat.worker), Arc::clone(&seat.client));
     let mut exchange = Exchange::open(worker, cluster, client, Instant::now());
-    let response = answer(&exchange, permit, request).await;
+    let response = answer(&exchange, seat, request).await;
+    exchange.client.overtaken().await;
+    exchange.client.enter(Phase::Answering, Instant::now());
     exchange.code = response.status().as_u16();
     Ok(response.map(|body| body.closing(exchange)))
 }
 
 async fn answer(
     exchange: &Exchange,
-    permit: Rc<OwnedSemaphorePermit>,
+    seat: Rc<Seat>,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let Exchange { worker, cluster, client, .. } = exchange;
@@ -45,18 +45,18 @@ async fn answer(
     };
     let switching = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    let upload = Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left, client);
     if let Err(why) = headers::check(&parts) {
         return refuse(&Fault::BadRequest(why), false);
     }
     if headers::came_round(&parts.headers) {
-        return refuse(&Fault::Loop, false);
+        return refuse(&Fault::Loop, headers::is_grpc(&parts.headers));
     }
     let interim = parts.version >= Version::HTTP_11;
     let traits = headers::to_upstream(&mut parts, client.peer, &mut worker.rng.borrow_mut());
-    let upload = Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left);
     let call = Call { exchange, head: &parts, upload: &upload, traits, interim };
     match call.run().await {
-        Ok(answer) => respond(exchange, answer, traits, switching, permit),
+        Ok(answer) => respond(exchange, answer, traits, upload.refused(), switching, seat),
         Err(fault) => refuse(&fault, traits.grpc),
     }
 }
@@ -66,8 +66,9 @@ fn respond(
     exchange: &Exchange,
     answer: Answer,
     traits: Traits,
+    refusal: Option<Refusal>,
     switching: Option<OnUpgrade>,
-    permit: Rc<OwnedSemaphorePermit>,
+    seat: Rc<Seat>,
 ) -> Response<ResponseBody> {
     let Exchange { worker, cluster, client, .. } = exchange;
     let Answer { mut response, ticket } = answer;
@@ -81,20 +82,27 @@ fn respond(
         let idle = cluster.settings.timeouts.upgraded_idle;
         let target = Arc::clone(ticket.target());
         worker.upstream.run(&target, &cluster.settings.connections, "tunnel", async move {
-            upgrade::tunnel(from, to, ticket, idle).await;
-            drop(permit);
+            upgrade::tunnel(from, to, ticket, idle, &seat.client).await;
         });
         let protocol = response.headers().get(header::UPGRADE).cloned();
         let mut switched = response.map(|_| ResponseBody::empty());
         headers::from_upstream(switched.headers_mut());
-        switched.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+        switched.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         if let Some(protocol) = protocol {
             switched.headers_mut().insert(header::UPGRADE, protocol);
         }
         return switched;
     }
+    if let Err(why) = headers::check_answer(response.headers()) {
+        ticket.finish(Outcome::Protocol);
+        return Fault::Protocol(why.to_owned()).response(cluster, traits.grpc, Instant::now());
+    }
     headers::from_upstream(response.headers_mut());
+    if refusal.is_some() {
+        // What comes next may be the body or another request: nobody can tell (RFC 9110, section 10.1.1).
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     *response.version_mut() = Version::HTTP_11;
     let outcome = if response.status().is_server_error() { Outcome::ServerError } else { Outcome::Success };
-    response.map(|body| ResponseBody::relay(body, ticket, outcome, client))
+    response.map(|body| ResponseBody::relay(body, ticket, outcome, client, refusal))
 }

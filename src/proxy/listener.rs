@@ -117,15 +117,20 @@ async fn work(
         });
     }
     let sweep = tasks.spawn("sweep", Rc::clone(&worker).sweep());
+    let take = |dealt: Dealt| {
+        if let Ok(stream) = TcpStream::from_std(dealt.stream) {
+            worker.take(stream, dealt.peer, dealt.cluster, dealt.permit);
+        }
+    };
     loop {
         tokio::select! {
-            Some(dealt) = inbox.recv() => {
-                if let Ok(stream) = TcpStream::from_std(dealt.stream) {
-                    worker.take(stream, dealt.peer, dealt.cluster, dealt.permit);
-                }
-            }
+            Some(dealt) = inbox.recv() => take(dealt),
             () = stop.cancelled() => break,
         }
+    }
+    // Accepted before the stop: served like any other.
+    while let Ok(dealt) = inbox.try_recv() {
+        take(dealt);
     }
     worker.stop();
     let deadline = tokio::time::Instant::now() + drain;
@@ -146,7 +151,6 @@ async fn accept(worker: &Rc<Worker>, hands: &[mpsc::UnboundedSender<Dealt>], bou
         }
     };
     loop {
-        let Ok(permit) = Arc::clone(&worker.shared.permits).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -156,6 +160,8 @@ async fn accept(worker: &Rc<Worker>, hands: &[mpsc::UnboundedSender<Dealt>], bou
                 continue;
             }
         };
+        // Not before a connection is here: a quiet listener must not keep what another one needs.
+        let Ok(permit) = Arc::clone(&worker.shared.permits).acquire_owned().await else { return };
         let chosen = least(&worker.shared.loads);
         if let Some(load) = worker.shared.loads.get(chosen) {
             load.fetch_add(1, Ordering::Relaxed);

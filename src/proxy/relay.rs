@@ -1,7 +1,7 @@
 //! A response on its way to the client, and the account of its request.
 
 use super::client::{Client, Phase};
-use super::upload::RequestBody;
+use super::upload::{Refusal, RequestBody};
 use super::worker::Worker;
 use crate::cluster::{Cluster, Ticket};
 use crate::model::Outcome;
@@ -69,6 +69,8 @@ struct Relay {
     client: Arc<Client>,
     /// The instance was asked for more and had nothing.
     starved: bool,
+    /// Dropped with the last byte.
+    _refusal: Option<Refusal>,
 }
 
 impl ResponseBody {
@@ -86,9 +88,10 @@ impl ResponseBody {
         ticket: Ticket,
         outcome: Outcome,
         client: &Arc<Client>,
+        refusal: Option<Refusal>,
     ) -> Self {
         let client = Arc::clone(client);
-        let relay = Relay { body, ticket: Some(ticket), outcome, client, starved: false };
+        let relay = Relay { body, ticket: Some(ticket), outcome, client, starved: false, _refusal: refusal };
         Self { content: Content::Relay(Box::new(relay)), exchange: None }
     }
 

@@ -1,5 +1,6 @@
 //! Connections that leave HTTP behind: WebSocket and the like.
 
+use super::client::{Client, Phase};
 use crate::cluster::Ticket;
 use crate::model::Outcome;
 use hyper::upgrade::OnUpgrade;
@@ -10,23 +11,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// Carries bytes both ways until both sides have closed, one has failed, or nothing moved for `idle`.
-pub(super) async fn tunnel(client: OnUpgrade, instance: OnUpgrade, ticket: Ticket, idle: Duration) {
-    let (client, instance) = match (client.await, instance.await) {
-        (Ok(client), Ok(instance)) => (client, instance),
+pub(super) async fn tunnel(from: OnUpgrade, to: OnUpgrade, ticket: Ticket, idle: Duration, client: &Client) {
+    let (from, to) = match (from.await, to.await) {
+        (Ok(from), Ok(to)) => (from, to),
         (Err(_), _) => return,
         (_, Err(_)) => return ticket.finish(Outcome::Reset),
     };
-    let moved = Cell::new(false);
-    let mut client = Watched { io: TokioIo::new(client), moved: &moved };
-    let mut instance = Watched { io: TokioIo::new(instance), moved: &moved };
+    client.enter(Phase::Tunnel, Instant::now());
+    let moved = Cell::new(Instant::now());
+    let mut client = Watched { io: TokioIo::new(from), moved: &moved };
+    let mut instance = Watched { io: TokioIo::new(to), moved: &moved };
     let watchdog = async {
-        loop {
-            tokio::time::sleep(idle).await;
-            if !moved.take() {
-                return;
-            }
+        while moved.get().elapsed() < idle {
+            tokio::time::sleep_until(moved.get() + idle).await;
         }
     };
     tokio::select! {
@@ -38,10 +38,10 @@ pub(super) async fn tunnel(client: OnUpgrade, instance: OnUpgrade, ticket: Ticke
     ticket.finish(Outcome::Success);
 }
 
-/// Notes that bytes moved.
+/// Notes when bytes moved.
 struct Watched<'a, T> {
     io: T,
-    moved: &'a Cell<bool>,
+    moved: &'a Cell<Instant>,
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<'_, T> {
@@ -51,7 +51,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<'_, T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.moved.set(true);
+        self.moved.set(Instant::now());
         Poll::Ready(Ok(()))
     }
 }

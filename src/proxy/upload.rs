@@ -1,12 +1,13 @@
 //! A request body that is streamed, and kept up to a limit so that it can be sent again.
 
+use super::client::Client;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -34,6 +35,9 @@ struct Source {
     shared: Arc<AtomicUsize>,
     ended: bool,
     progress: Instant,
+    /// What holds the current attempt back.
+    gate: Option<Arc<Gate>>,
+    client: Arc<Client>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,13 +59,32 @@ struct Play {
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
 }
 
-/// Holds a body back until the instance says `100 Continue`.
+/// Holds a body back until the instance says `100 Continue`. The lock is held for a moment only.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
-    open: AtomicBool,
-    /// The attempt that waits; touched for a moment only.
-    waker: Mutex<Option<Waker>>,
+pub(super) struct Gate(Mutex<Barrier>);
+
+#[derive(Debug, Default)]
+struct Barrier {
+    state: State,
+    /// The attempt that waits.
+    waker: Option<Waker>,
 }
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Shut,
+    Open,
+    /// The final answer is here, and the body is not wanted any more.
+    Held,
+    /// That answer is complete.
+    Refused,
+}
+
+/// A body that the instance does not want; dropped with the end of the answer, it ends the instance's connection,
+/// which waits for a body that will not come.
+#[derive(Debug)]
+pub(super) struct Refusal(Arc<Gate>);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
@@ -69,25 +92,44 @@ pub(super) enum UploadError {
     Client(#[from] hyper::Error),
     #[error("another attempt has taken over")]
     Superseded,
+    #[error("the instance answered without the body")]
+    Unwanted,
 }
 
 impl Gate {
     pub fn open(&self) {
-        self.open.store(true, Ordering::Release);
-        if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            waker.wake();
-        }
+        self.turn(State::Shut, State::Open);
     }
 
-    fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-        if self.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    /// `false` if it was in another state.
+    fn turn(&self, from: State, to: State) -> bool {
+        let mut barrier = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let turned = barrier.state == from;
+        if turned {
+            barrier.state = to;
+            if let Some(waker) = barrier.waker.take() {
+                waker.wake();
+            }
+        }
+        turned
+    }
+
+    fn state(&self, cx: &Context<'_>) -> State {
+        let mut barrier = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        barrier.waker = Some(cx.waker().clone());
+        barrier.state
+    }
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.0.turn(State::Held, State::Refused);
     }
 }
 
 impl Upload {
     /// Keeps up to `limit` bytes, as long as `shared` lasts.
-    pub fn new(incoming: Incoming, limit: usize, shared: &Arc<AtomicUsize>) -> Self {
+    pub fn new(incoming: Incoming, limit: usize, shared: &Arc<AtomicUsize>, client: &Arc<Client>) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
@@ -101,6 +143,8 @@ impl Upload {
             shared: Arc::clone(shared),
             ended: false,
             progress: Instant::now(),
+            gate: None,
+            client: Arc::clone(client),
         }))))
     }
 
@@ -110,11 +154,18 @@ impl Upload {
             let attempt = {
                 let mut source = source.borrow_mut();
                 source.attempt += 1;
+                source.gate.clone_from(&gate);
                 source.attempt
             };
             let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(CONTINUE_WAIT))));
             Play { source: Rc::clone(source), attempt, at: 0, gate }
         }))
+    }
+
+    /// The instance has answered: if it never asked for the body that is held back, it will not get it.
+    pub fn refused(&self) -> Option<Refusal> {
+        let gate = self.0.as_ref()?.borrow().gate.clone()?;
+        gate.turn(State::Shut, State::Held).then(|| Refusal(gate))
     }
 
     /// It can be sent again from its beginning.
@@ -168,6 +219,9 @@ impl Source {
 impl Drop for Source {
     fn drop(&mut self) {
         self.let_go();
+        if !self.ended {
+            self.client.leave_unread();
+        }
     }
 }
 
@@ -181,8 +235,14 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let Some(play) = &mut self.0 else { return Poll::Ready(None) };
         if let Some((gate, patience)) = &mut play.gate {
-            if gate.poll_open(cx).is_pending() {
-                ready!(patience.as_mut().poll(cx));
+            match gate.state(cx) {
+                State::Open => {}
+                State::Shut => {
+                    ready!(patience.as_mut().poll(cx));
+                    gate.open();
+                }
+                State::Held => return Poll::Pending,
+                State::Refused => return Poll::Ready(Some(Err(UploadError::Unwanted))),
             }
             play.gate = None;
         }

@@ -93,24 +93,14 @@ impl Worker {
         cluster: Arc<Cluster>,
         permit: OwnedSemaphorePermit,
     ) {
-        let seat = Seat::take(self, peer, &cluster);
+        let seat = Rc::new(Seat::take(self, peer, &cluster, permit));
         // Answers are small and must not wait for an acknowledgement; a socket that refuses will fail by itself.
         let _ = stream.set_nodelay(true);
-        let worker = Rc::clone(self);
         self.tasks.spawn("client", async move {
             let client = Arc::clone(&seat.client);
             let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
-            let limits = &worker.shared.limits;
-            let permit = Rc::new(permit);
-            let service = service_fn(|request| {
-                serve(
-                    Rc::clone(&worker),
-                    Arc::clone(&cluster),
-                    Arc::clone(&client),
-                    Rc::clone(&permit),
-                    request,
-                )
-            });
+            let limits = &seat.worker.shared.limits;
+            let service = service_fn(|request| serve(Rc::clone(&seat), Arc::clone(&cluster), request));
             let mut connection = pin!(
                 http1::Builder::new()
                     .preserve_header_case(true)
@@ -164,15 +154,17 @@ impl Worker {
     }
 }
 
-/// A connection's place among the worker's clients; given back on drop.
-struct Seat {
-    worker: Rc<Worker>,
+/// A connection's place among the worker's clients and in the process's limit; given back on drop.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub worker: Rc<Worker>,
+    pub client: Arc<Client>,
     number: u64,
-    client: Arc<Client>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Seat {
-    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Cluster) -> Self {
+    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Cluster, permit: OwnedSemaphorePermit) -> Self {
         let idle = cluster.settings.timeouts.idle;
         let client = Client::new(peer, cluster.name().as_str(), idle, Instant::now());
         if worker.stopping.get() {
@@ -181,7 +173,7 @@ impl Seat {
         let number = worker.next_client.get();
         worker.next_client.set(number + 1);
         worker.clients.borrow_mut().insert(number, Arc::clone(&client));
-        Self { worker: Rc::clone(worker), number, client }
+        Self { worker: Rc::clone(worker), client, number, _permit: permit }
     }
 }
 

@@ -21,4 +21,8 @@ mod harness;
 mod health;
 mod overload;
 mod retries;
+mod http_bodies;
+mod http_limits;
+mod http_messages;
 mod support;
+mod upgrades;

@@ -145,9 +145,22 @@ fn texts(headers: &http::HeaderMap) -> Vec<(String, String)> {
 #[derive(Debug)]
 pub struct Connection(Wire);
 
+impl From<TcpStream> for Connection {
+    fn from(stream: TcpStream) -> Self {
+        Self(Wire::new(stream))
+    }
+}
+
 impl Connection {
     pub async fn open(addr: SocketAddr) -> io::Result<Self> {
         Ok(Self(Wire::new(TcpStream::connect(addr).await?)))
+    }
+
+    /// The next request, whole: for a connection that was accepted.
+    pub async fn request(&mut self) -> io::Result<(Head, Vec<u8>)> {
+        let head = self.head().await?;
+        let (body, _) = self.0.content(&head, false).await?;
+        Ok((head, body))
     }
 
     /// These bytes as they are.

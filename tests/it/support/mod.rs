@@ -1,6 +1,7 @@
 //! What the behaviour tests stand on: free ports, child processes, the real servers, waiting for events.
 #![allow(dead_code, unused_imports, reason = "a harness offers more than one run of it uses")]
 
+mod byhand;
 pub mod client;
 pub mod consul;
 pub mod etcd;
@@ -17,6 +18,7 @@ pub mod watched;
 pub mod web;
 
 pub use following::{Following, follow};
+pub use byhand::{ByHand, facing};
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
 pub use process::Process;
