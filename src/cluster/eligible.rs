@@ -69,14 +69,4 @@ mod tests {
         assert_eq!(ports(&[new.clone(), sick.clone()]), [1]);
         assert_eq!(ports(&[new, sick, proven]), [3]);
     }
-
-    #[test]
-    fn weight_0_is_neither_picked_nor_in_the_way_of_the_unproven() {
-        let mut member = member(1, Presence::Listed, &[]);
-        let endpoint = Endpoint { weight: Weight::ZERO, ..member.target.endpoint.clone() };
-        member.target = Arc::new(member.target.redescribed(endpoint));
-        let new = self::member(2, Presence::Listed, &[Flag::Unproven]);
-        assert!(ports(std::slice::from_ref(&member)).is_empty());
-        assert_eq!(ports(&[member, new]), [2]);
-    }
 }

@@ -17,8 +17,8 @@ mod sidecar;
 pub mod watched;
 pub mod web;
 
-pub use following::{Following, follow};
 pub use byhand::{ByHand, facing};
+pub use following::{Following, follow};
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
 pub use process::Process;
