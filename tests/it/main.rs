@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod commands;
 mod config;
 mod consul_faults;
 mod consul_outages;
@@ -16,3 +17,6 @@ mod file_source;
 mod harness;
 mod health;
 mod support;
+mod with_consul;
+mod with_etcd;
+mod with_registry;
