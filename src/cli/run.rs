@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Default: $OUTRIGGER_CONFIG, ./outrigger.toml, /etc/outrigger/outrigger.toml.
-    #[arg(conflicts_with_all = ["listen", "to"])]
+    #[arg(conflicts_with_all = ["listen", "to", "admin"])]
     config: Option<PathBuf>,
     /// Without a file: where the application calls a service; a port alone is one of localhost. Goes with --to.
     #[arg(long, value_name = "ADDR", requires = "to")]
@@ -20,6 +20,9 @@ pub(super) struct Run {
     /// Without a file: where the service's instances come from, such as consul://127.0.0.1:8500/orders.
     #[arg(long, value_name = "URL", requires = "listen")]
     to: Vec<String>,
+    /// Without a file: where the admin address listens, or "off". Default: 127.0.0.1:9901.
+    #[arg(long, value_name = "ADDR", requires = "to")]
+    admin: Option<String>,
 }
 
 impl Run {
@@ -65,7 +68,7 @@ impl Run {
             ));
         }
         let pairs: Vec<_> = self.listen.into_iter().zip(self.to).collect();
-        config::from_pairs(&pairs, &env).map_err(told)
+        config::from_pairs(&pairs, self.admin.as_deref(), &env).map_err(told)
     }
 }
 

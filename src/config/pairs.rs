@@ -9,21 +9,33 @@ use super::section::{Section, join};
 use super::service::assemble;
 use super::source_url::{self, Source};
 use super::traffic::Rules;
-use super::{Loaded, settings, value::quoted};
+use super::{AdminSettings, Loaded, settings, value::quoted};
 use crate::model::ServiceName;
 use std::path::Path;
 use toml::de::DeTable;
 
 /// Settings of one service for each pair of a listen address (or a port alone) and a source URL, everything else at
-/// its default; the environment is honoured as for a file. Services are named after their sources.
+/// its default; the environment is honoured as for a file. Services are named after their sources. `admin` is where the
+/// admin address listens, or `off`.
 ///
 /// # Errors
 /// All that is wrong with them.
-pub fn from_pairs(pairs: &[(String, String)], env: &Environment) -> Result<Loaded, Problems> {
+pub fn from_pairs(
+    pairs: &[(String, String)],
+    admin: Option<&str>,
+    env: &Environment,
+) -> Result<Loaded, Problems> {
     let doc = Document::new("", Path::new(""), "", env);
     let table = DeTable::new();
     let root = Section::root(&doc, &table);
-    let (mut everything, registries, mut taken) = super::without_services(&root);
+    let given = admin.and_then(|text| match super::admin_address(text) {
+        Ok(listen) => Some(AdminSettings { listen }),
+        Err(message) => {
+            doc.problem(Origin::Argument(super::ADMIN), "", message);
+            None
+        }
+    });
+    let (mut everything, registries, mut taken) = super::without_services(&root, given);
     if pairs.is_empty() {
         doc.problem(Origin::Argument("--to"), "", "there is no service: give --listen ADDR --to URL");
     }

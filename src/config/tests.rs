@@ -276,7 +276,7 @@ fn the_default_file_has_every_key_that_is_known_and_no_other() {
 fn pairs_need_no_file() {
     let pairs = |pairs: &[(&str, &str)], variables: &[(&str, &str)]| {
         let pairs: Vec<_> = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        from_pairs(&pairs, &env(variables))
+        from_pairs(&pairs, None, &env(variables))
     };
     let loaded = pairs(
         &[
@@ -307,6 +307,23 @@ fn pairs_need_no_file() {
         assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}: {problems:?}");
     }
     assert!(pairs(&[], &[]).unwrap_err().to_string().starts_with("--to: there is no service"));
+}
+
+#[test]
+fn the_admin_address_needs_no_file_either() {
+    let with = |listen: &str, admin| {
+        from_pairs(&[(listen.to_owned(), "consul:orders".to_owned())], Some(admin), &env(&[]))
+            .map(|loaded| loaded.settings.admin.listen.map(|addr| addr.to_string()))
+            .map_err(|problems| problems.to_string())
+    };
+    assert_eq!(with("9901", "127.0.0.1:9902"), Ok(Some("127.0.0.1:9902".to_owned())));
+    assert_eq!(with("9901", "off"), Ok(None));
+    assert_eq!(
+        with("9902", "127.0.0.1:9902"),
+        Err("--listen: 127.0.0.1:9902 is taken by --admin".to_owned())
+    );
+    let wrong = with("9001", "x").unwrap_err();
+    assert!(wrong.starts_with("--admin: \"x\" is no address") && !wrong.contains('\n'), "{wrong}");
 }
 
 #[test]

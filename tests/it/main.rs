@@ -9,6 +9,7 @@
 
 mod admin;
 mod balancing;
+mod commands;
 mod config;
 mod consul_faults;
 mod consul_outages;
@@ -26,3 +27,6 @@ mod overload;
 mod retries;
 mod support;
 mod upgrades;
+mod with_consul;
+mod with_etcd;
+mod with_registry;

@@ -27,6 +27,8 @@ pub struct Consul {
     /// Number of the agent in use; 0 is the preferred one.
     agent: usize,
     history: History,
+    /// The last hold ran its whole time, so that no pause lies between it and the next question.
+    settled: bool,
     /// When to ask for everything again, index or not.
     reread_at: Instant,
     /// Spreads the re-reads of many sidecars.
@@ -38,6 +40,9 @@ impl Consul {
     const PACE: Duration = Duration::from_millis(100);
     /// ... and while there is no instance: Consul then wakes us for every change of any service.
     const PACE_EMPTY: Duration = Duration::from_secs(1);
+    /// The first hold after a pause ends this soon. An agent that restarted within the pause counts its index from the
+    /// beginning, and hides all changes from whoever asks with the old one for as long as the hold lasts.
+    const FIRST_HOLD: Duration = Duration::from_secs(2);
     /// For a look whether a preferred agent works again.
     const LOOK: Duration = Duration::from_secs(2);
 
@@ -45,8 +50,15 @@ impl Consul {
     /// If the settings cannot work: no address, an unusable TLS file.
     pub fn new(settings: ConsulSettings, query: ConsulQuery, rng: SmallRng) -> Result<Self, ConsulError> {
         let client = ConsulClient::new(settings)?;
-        let mut source =
-            Self { client, query, agent: 0, history: History::default(), reread_at: Instant::now(), rng };
+        let mut source = Self {
+            client,
+            query,
+            agent: 0,
+            history: History::default(),
+            settled: false,
+            reread_at: Instant::now(),
+            rng,
+        };
         source.plan_reread(Instant::now());
         Ok(source)
     }
@@ -109,12 +121,14 @@ impl Consul {
             known_leader: answer.known_leader,
             filtered: answer.filtered_by_acls,
         };
+        self.settled = hold.is_some() && !reading.early;
         let trust = self.history.judge(&reading, &set, now);
         Ok(Answer { set, skipped, trust, position: answer.index })
     }
 
     fn fail(&mut self, error: &ConsulError) -> DiscoverError {
         self.history.fail();
+        self.settled = false;
         if error.is_of_the_agent() {
             self.agent = (self.agent + 1).checked_rem(self.client.agents()).unwrap_or(0);
         }
@@ -154,7 +168,8 @@ impl Discover for Consul {
             return self.take(answer, None, started.elapsed());
         }
         let index = self.history.index().filter(|_| !due);
-        let hold = index.map(|index| Hold { index, wait: self.query.wait });
+        let wait = if self.settled { self.query.wait } else { self.query.wait.min(Self::FIRST_HOLD) };
+        let hold = index.map(|index| Hold { index, wait });
         let asked = Instant::now();
         match self.ask(self.agent, hold).await {
             Ok(answer) => self.take(answer, hold, asked.elapsed()),

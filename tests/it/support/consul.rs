@@ -121,6 +121,12 @@ impl ConsulAgent {
         &mut self.process
     }
 
+    /// How many requests it has answered on its HTTP address, those of this test included.
+    pub fn requests(&self) -> u64 {
+        let lines = self.process.output();
+        lines.lines().filter(|line| line.contains("Request finished")).count() as u64
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -214,6 +220,8 @@ fn run(folder: &TempDir, options: Options, ports: Ports) -> Process {
     command.args(["-disable-host-node-id", "-dns-port", "-1", "-grpc-port", "-1", "-serf-wan-port", "-1"]);
     command.args(["-http-port", &ports.http.to_string(), "-server-port", &ports.server.to_string()]);
     command.args(["-serf-lan-port", &ports.serf.to_string()]);
+    // It then logs each request.
+    command.args(["-log-level", "debug"]);
     match options.kind {
         Kind::Dev => {
             command.arg("-dev");

@@ -199,15 +199,25 @@ impl Cluster {
 
     /// How often the members were asked for a token.
     pub async fn authentications(&self) -> u64 {
+        self.calls("\"Authenticate\"").await
+    }
+
+    /// How many calls the members were sent, streams included, those of this test too.
+    pub async fn requests(&self) -> u64 {
+        self.calls("").await
+    }
+
+    /// How many calls began whose labels contain this.
+    async fn calls(&self, label: &str) -> u64 {
         let mut sum = 0;
         for member in 0..self.members.len() {
             let mut stream = TcpStream::connect(self.addr(member)).await.expect("a connection");
             stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("a request");
             let mut text = String::new();
             stream.read_to_string(&mut text).await.expect("metrics");
-            let counts = text.lines().filter(|line| {
-                line.starts_with("grpc_server_started_total") && line.contains("\"Authenticate\"")
-            });
+            let counts = text
+                .lines()
+                .filter(|line| line.starts_with("grpc_server_started_total") && line.contains(label));
             let count = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
             sum += counts.filter_map(count).sum::<u64>();
         }

@@ -12,6 +12,7 @@ mod message;
 mod metrics;
 mod process;
 pub mod raw;
+pub mod registry;
 mod relay;
 mod sidecar;
 pub mod watched;
@@ -22,6 +23,7 @@ pub use following::{Following, follow};
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
 pub use process::Process;
+pub use registry::Registry;
 pub use relay::Relay;
 pub use sidecar::Sidecar;
 
@@ -75,4 +77,10 @@ pub async fn eventually<T>(what: &str, limit: Duration, mut check: impl AsyncFnM
         assert!(tokio::time::Instant::now() < deadline, "not seen within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Held by tests that load the machine or measure time, so that they do not disturb each other.
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
 }
