@@ -6,12 +6,12 @@ use crate::config::{self, Environment, Source};
 use crate::discovery::{Answer, Feed, Trust, WatchSettings};
 use crate::model::{Endpoint, ServiceName, Standing};
 use crate::rt::Tasks;
-use crate::telemetry::Events;
+use crate::telemetry::{Events, Kind};
 use clap::Args;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// Show what a source answers now.
@@ -73,15 +73,42 @@ impl Endpoints {
                 return Outcome::Failed;
             }
         };
+        let (_, mut happening) = tasks.events().follow();
         loop {
             self.print(&answer, output);
             output.flush();
-            if !self.watch || output.is_closed() || feed.answers.changed().await.is_err() {
+            if !self.watch || output.is_closed() {
                 return Outcome::Fine;
+            }
+            loop {
+                tokio::select! {
+                    heard = feed.answers.changed() => {
+                        if heard.is_err() {
+                            return Outcome::Fine;
+                        }
+                        break;
+                    }
+                    event = happening.recv() => {
+                        if let Ok(event) = event
+                            && matches!(event.kind, Kind::SourceFailing | Kind::SourceRecovered)
+                        {
+                            let word = if event.kind == Kind::SourceFailing { "fails" } else { "answers again" };
+                            output.error(format_args!("{word}: {}", event.detail));
+                        }
+                    }
+                }
             }
             if let Some(next) = feed.answers.borrow_and_update().clone() {
                 answer = next;
+                self.part(output);
             }
+        }
+    }
+
+    /// Between two answers; JSON has its lines for that.
+    fn part(&self, output: &mut Output) {
+        if !self.json {
+            output.line(format_args!("\n{}", humantime::format_rfc3339_seconds(SystemTime::now())));
         }
     }
 
@@ -109,6 +136,11 @@ impl Endpoints {
         let position = answer.position.map_or_else(String::new, |position| format!(", at {position}"));
         let (listed, skipped) = (answer.set.len(), answer.skipped.len());
         output.line(format_args!("{listed} listed, {skipped} skipped{position}{doubt}"));
+        if listed == 0 && skipped == 0 {
+            output.line(
+                "The source answers, but knows no instance: is the name right, and is anything registered?",
+            );
+        }
     }
 }
 

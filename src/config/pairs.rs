@@ -2,8 +2,8 @@
 
 use super::document::Document;
 use super::env::Environment;
-use super::listen;
-use super::problem::{Origin, Problem, Problems};
+use super::listen::{self, Taken};
+use super::problem::{Origin, Problem, Problems, Resolved};
 use super::registries::Registries;
 use super::section::{Section, join};
 use super::service::assemble;
@@ -15,15 +15,37 @@ use std::path::Path;
 use toml::de::DeTable;
 
 /// Settings of one service for each pair of a listen address (or a port alone) and a source URL, everything else at
-/// its default; the environment is honoured as for a file. Services are named after their sources.
+/// its default; the environment is honoured as for a file. Services are named after their sources. `admin` is where
+/// the admin address listens, or `off`.
 ///
 /// # Errors
 /// All that is wrong with them.
-pub fn from_pairs(pairs: &[(String, String)], env: &Environment) -> Result<Loaded, Problems> {
+pub fn from_pairs(
+    pairs: &[(String, String)],
+    admin: Option<&str>,
+    env: &Environment,
+) -> Result<Loaded, Problems> {
     let doc = Document::new("", Path::new(""), "", env);
     let table = DeTable::new();
     let root = Section::root(&doc, &table);
     let (mut everything, registries, mut taken) = super::without_services(&root);
+    let mut window = None;
+    match admin.map(listen::address_or_off) {
+        None => {}
+        Some(Ok(listen)) => {
+            everything.admin.listen = listen;
+            // So far, only the default of this very address was in it.
+            taken = Taken::default();
+            let shown = listen.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+            let origin = Origin::Argument("--admin");
+            if let Some(addr) = listen {
+                // The first to take one: never refused.
+                let _ = taken.take(addr, "--admin", &origin);
+            }
+            window = Some(Resolved { path: "admin.listen".to_owned(), value: quoted(&shown), origin });
+        }
+        Some(Err(message)) => doc.problem(Origin::Argument("--admin"), "", message),
+    }
     if pairs.is_empty() {
         doc.problem(Origin::Argument("--to"), "", "there is no service: give --listen ADDR --to URL");
     }
@@ -34,7 +56,7 @@ pub fn from_pairs(pairs: &[(String, String)], env: &Environment) -> Result<Loade
         });
         let conflicts: Vec<_> = listen
             .iter()
-            .filter_map(|a| taken.take(*a, "--listen", &Origin::Argument("--listen")).err())
+            .filter_map(|a| taken.take(*a, "another --listen", &Origin::Argument("--listen")).err())
             .collect();
         if let Some(conflict) = conflicts.into_iter().next() {
             doc.problem(Origin::Argument("--listen"), "", conflict);
@@ -49,13 +71,16 @@ pub fn from_pairs(pairs: &[(String, String)], env: &Environment) -> Result<Loade
         let Some(port) = listen.first().map(std::net::SocketAddr::port) else { continue };
         let Some(name) = free_name(&source, port, &everything.services) else { continue };
         let path = join("service", name.as_str());
-        let shown: Vec<_> = listen.iter().map(|addr| quoted(&addr.to_string())).collect();
-        doc.note(format!("{path}.listen"), format!("[{}]", shown.join(", ")), Origin::Argument("--listen"));
+        let shown = format!("[{}]", listen::shown(&listen));
+        doc.note(format!("{path}.listen"), shown, Origin::Argument("--listen"));
         doc.note(format!("{path}.from"), quoted(&source.shown), Origin::Argument("--to"));
         let rules = Rules::read(&root.named(&path));
         everything.services.push(assemble(name, listen, source, rules));
     }
-    let (values, _) = doc.finish()?;
+    let (mut values, _) = doc.finish()?;
+    if let (Some(window), Some(default)) = (window, values.iter_mut().find(|v| v.path == "admin.listen")) {
+        *default = window;
+    }
     Ok(Loaded { settings: everything, values })
 }
 

@@ -275,7 +275,7 @@ fn the_default_file_has_every_key_that_is_known_and_no_other() {
 fn pairs_need_no_file() {
     let pairs = |pairs: &[(&str, &str)], variables: &[(&str, &str)]| {
         let pairs: Vec<_> = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        from_pairs(&pairs, &env(variables))
+        from_pairs(&pairs, None, &env(variables))
     };
     let loaded = pairs(
         &[
@@ -306,6 +306,26 @@ fn pairs_need_no_file() {
         assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}: {problems:?}");
     }
     assert!(pairs(&[], &[]).unwrap_err().to_string().starts_with("--to: there is no service"));
+    let twice = pairs(&[("9001", "consul:a"), ("localhost:9001", "consul:b")], &[]).unwrap_err().to_string();
+    assert_eq!(twice, "--listen: 127.0.0.1:9001 is taken by another --listen");
+}
+
+#[test]
+fn pairs_may_move_the_admin_address() {
+    let pairs = |admin| from_pairs(&[("9901".to_owned(), "consul:a".to_owned())], Some(admin), &env(&[]));
+    let loaded = pairs("127.0.0.1:9902").unwrap();
+    assert_eq!(loaded.settings.admin.listen, Some(([127, 0, 0, 1], 9902).into()));
+    let shown = |loaded: &Loaded| {
+        let values = loaded.values.iter().filter(|value| value.path == "admin.listen");
+        values.map(|value| format!("{} {}", value.value, value.origin)).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&loaded), ["\"127.0.0.1:9902\" --admin"]);
+    let off = pairs("off").unwrap();
+    assert_eq!((off.settings.admin.listen, shown(&off)), (None, vec!["\"off\" --admin".to_owned()]));
+    let taken = pairs("127.0.0.1:9901").unwrap_err().to_string();
+    assert_eq!(taken, "--listen: 127.0.0.1:9901 is taken by --admin");
+    let wrong = pairs("no").unwrap_err().to_string();
+    assert!(wrong.starts_with("--admin: \"no\" is no address") && wrong.ends_with("\"off\" turns it off"));
 }
 
 #[test]
