@@ -6,7 +6,7 @@ use crate::config::{self, Environment, Source};
 use crate::discovery::{Answer, Feed, Trust, WatchSettings};
 use crate::model::{Endpoint, ServiceName, Standing};
 use crate::rt::Tasks;
-use crate::telemetry::{Events, Kind};
+use crate::telemetry::Events;
 use clap::Args;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -29,6 +29,8 @@ pub(super) struct Endpoints {
 
 /// How long the first answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a look is taken at how the source stands.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Endpoints {
     pub(super) fn run(self, output: &mut Output) -> Outcome {
@@ -73,35 +75,17 @@ impl Endpoints {
                 return Outcome::Failed;
             }
         };
-        let (_, mut happening) = tasks.events().follow();
         loop {
             self.print(&answer, output);
             output.flush();
             if !self.watch || output.is_closed() {
                 return Outcome::Fine;
             }
-            loop {
-                tokio::select! {
-                    heard = feed.answers.changed() => {
-                        if heard.is_err() {
-                            return Outcome::Fine;
-                        }
-                        break;
-                    }
-                    event = happening.recv() => {
-                        if let Ok(event) = event
-                            && matches!(event.kind, Kind::SourceFailing | Kind::SourceRecovered)
-                        {
-                            let word = if event.kind == Kind::SourceFailing { "fails" } else { "answers again" };
-                            output.error(format_args!("{word}: {}", event.detail));
-                        }
-                    }
-                }
+            match next(&mut feed, &shown, output).await {
+                Some(next) => answer = next,
+                None => return Outcome::Fine,
             }
-            if let Some(next) = feed.answers.borrow_and_update().clone() {
-                answer = next;
-                self.part(output);
-            }
+            self.part(output);
         }
     }
 
@@ -153,7 +137,7 @@ fn service_name(source: &Source) -> Result<ServiceName, String> {
 async fn first(feed: &mut Feed, shown: &str) -> Result<Arc<Answer>, String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let heard = tokio::time::timeout(Duration::from_millis(50), feed.answers.changed()).await;
+        let heard = tokio::time::timeout(LOOK, feed.answers.changed()).await;
         if let Ok(Ok(())) = heard
             && let Some(answer) = feed.answers.borrow_and_update().clone()
         {
@@ -164,6 +148,31 @@ async fn first(feed: &mut Feed, shown: &str) -> Result<Arc<Answer>, String> {
         }
         if Instant::now() >= deadline {
             return Err(format!("no answer within {} s; is {shown} right?", PATIENCE.as_secs()));
+        }
+    }
+}
+
+/// The next answer; tells meanwhile when the source begins to fail and when it answers again.
+async fn next(feed: &mut Feed, shown: &str, output: &mut Output) -> Option<Arc<Answer>> {
+    let mut failing = false;
+    loop {
+        let heard = tokio::time::timeout(LOOK, feed.answers.changed()).await;
+        let view = feed.status.view(Instant::now());
+        if view.failing_for.is_some() != failing {
+            failing = !failing;
+            match view.last_error.filter(|_| failing) {
+                Some(error) => output.error(format_args!("{shown}: {error}; asked again until it answers")),
+                None => output.error(format_args!("{shown}: answers again")),
+            }
+        }
+        match heard {
+            Ok(Ok(())) => {
+                if let Some(answer) = feed.answers.borrow_and_update().clone() {
+                    return Some(answer);
+                }
+            }
+            Ok(Err(_)) => return None,
+            Err(_) => {}
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Run {
     /// Without a file: where the service's instances come from, such as consul://127.0.0.1:8500/orders.
     #[arg(long, value_name = "URL", requires = "listen")]
     to: Vec<String>,
-    /// Without a file: where metrics and state are served, or "off". Default: 127.0.0.1:9901.
+    /// Without a file: where the admin address listens, or "off". Default: 127.0.0.1:9901.
     #[arg(long, value_name = "ADDR", requires = "to")]
     admin: Option<String>,
 }

@@ -28,17 +28,6 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     if addr.port() == 0 { Err("port 0 is out of range: 1 to 65535 is accepted".to_owned()) } else { Ok(addr) }
 }
 
-/// As [`address`], or `off` for none.
-///
-/// # Errors
-/// What would be accepted.
-pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "off" {
-        return Ok(None);
-    }
-    address(text).map(Some).map_err(|error| format!("{error}; \"off\" turns it off"))
-}
-
 /// As [`address`], or a port alone, which `localhost` may precede, for both loopback addresses.
 ///
 /// # Errors

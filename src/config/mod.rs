@@ -87,18 +87,18 @@ fn read(
 }
 
 fn settings(root: Section<'_>) -> Settings {
-    let (mut settings, registries, mut taken) = without_services(&root);
+    let (mut settings, registries, mut taken) = without_services(&root, None);
     settings.services = service::read_all(&root, &registries, &mut taken);
     root.refuse(&["register", "snapshot", "access_log"], traffic::NOT_YET);
     root.finish();
     settings
 }
 
-/// What all services have in common.
-fn without_services(root: &Section<'_>) -> (Settings, Registries, Taken) {
+/// What all services have in common; `given` stands for the table `[admin]`.
+fn without_services(root: &Section<'_>, given: Option<AdminSettings>) -> (Settings, Registries, Taken) {
     let mut taken = Taken::default();
     let settings = Settings {
-        admin: admin(root.section("admin"), &mut taken),
+        admin: admin(root.section("admin"), given, &mut taken),
         log: log(root.section("log")),
         workers: workers(root),
         client: client(root.section("limits")),
@@ -116,21 +116,35 @@ fn workers(root: &Section<'_>) -> Option<usize> {
     workers
 }
 
-fn admin(section: Section<'_>, taken: &mut Taken) -> AdminSettings {
-    let default = AdminSettings::default();
+fn admin(section: Section<'_>, given: Option<AdminSettings>, taken: &mut Taken) -> AdminSettings {
     let read = section.read("listen", |scalar| {
-        listen::address_or_off(scalar.text("an address such as \"127.0.0.1:9901\", or \"off\",")?)
+        admin_address(scalar.text("an address such as \"127.0.0.1:9901\", or \"off\",")?)
     });
-    let listen = read.unwrap_or(default.listen);
-    let origin = section.origin_of("listen");
-    if let Some(addr) = listen {
+    let (admin, path, origin) = match (given, read) {
+        (Some(given), _) => (given, ADMIN.to_owned(), Origin::Argument(ADMIN)),
+        (None, Some(listen)) => {
+            (AdminSettings { listen }, section.path_of("listen"), section.origin_of("listen"))
+        }
+        (None, None) => (AdminSettings::default(), section.path_of("listen"), section.origin_of("listen")),
+    };
+    if let Some(addr) = admin.listen {
         // The first to take one: never refused.
-        let _ = taken.take(addr, &section.path_of("listen"), &origin);
+        let _ = taken.take(addr, &path, &origin);
     }
-    let shown = listen.map_or_else(|| "off".to_owned(), |addr: SocketAddr| addr.to_string());
+    let shown = admin.listen.map_or_else(|| "off".to_owned(), |addr: SocketAddr| addr.to_string());
     section.note("listen", quoted(&shown), origin);
     section.finish();
-    AdminSettings { listen }
+    admin
+}
+
+/// The option that says it without a file.
+const ADMIN: &str = "--admin";
+
+fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
+    match text {
+        "off" => Ok(None),
+        text => listen::address(text).map(Some).map_err(|error| format!("{error}; \"off\" turns it off")),
+    }
 }
 
 fn log(section: Section<'_>) -> LogSettings {

@@ -2,21 +2,21 @@
 
 use super::document::Document;
 use super::env::Environment;
-use super::listen::{self, Taken};
-use super::problem::{Origin, Problem, Problems, Resolved};
+use super::listen;
+use super::problem::{Origin, Problem, Problems};
 use super::registries::Registries;
 use super::section::{Section, join};
 use super::service::assemble;
 use super::source_url::{self, Source};
 use super::traffic::Rules;
-use super::{Loaded, settings, value::quoted};
+use super::{AdminSettings, Loaded, settings, value::quoted};
 use crate::model::ServiceName;
 use std::path::Path;
 use toml::de::DeTable;
 
 /// Settings of one service for each pair of a listen address (or a port alone) and a source URL, everything else at
-/// its default; the environment is honoured as for a file. Services are named after their sources. `admin` is where
-/// the admin address listens, or `off`.
+/// its default; the environment is honoured as for a file. Services are named after their sources. `admin` is where the
+/// admin address listens, or `off`.
 ///
 /// # Errors
 /// All that is wrong with them.
@@ -28,24 +28,14 @@ pub fn from_pairs(
     let doc = Document::new("", Path::new(""), "", env);
     let table = DeTable::new();
     let root = Section::root(&doc, &table);
-    let (mut everything, registries, mut taken) = super::without_services(&root);
-    let mut window = None;
-    match admin.map(listen::address_or_off) {
-        None => {}
-        Some(Ok(listen)) => {
-            everything.admin.listen = listen;
-            // So far, only the default of this very address was in it.
-            taken = Taken::default();
-            let shown = listen.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
-            let origin = Origin::Argument("--admin");
-            if let Some(addr) = listen {
-                // The first to take one: never refused.
-                let _ = taken.take(addr, "--admin", &origin);
-            }
-            window = Some(Resolved { path: "admin.listen".to_owned(), value: quoted(&shown), origin });
+    let given = admin.and_then(|text| match super::admin_address(text) {
+        Ok(listen) => Some(AdminSettings { listen }),
+        Err(message) => {
+            doc.problem(Origin::Argument(super::ADMIN), "", message);
+            None
         }
-        Some(Err(message)) => doc.problem(Origin::Argument("--admin"), "", message),
-    }
+    });
+    let (mut everything, registries, mut taken) = super::without_services(&root, given);
     if pairs.is_empty() {
         doc.problem(Origin::Argument("--to"), "", "there is no service: give --listen ADDR --to URL");
     }
@@ -77,10 +67,7 @@ pub fn from_pairs(
         let rules = Rules::read(&root.named(&path));
         everything.services.push(assemble(name, listen, source, rules));
     }
-    let (mut values, _) = doc.finish()?;
-    if let (Some(window), Some(default)) = (window, values.iter_mut().find(|v| v.path == "admin.listen")) {
-        *default = window;
-    }
+    let (values, _) = doc.finish()?;
     Ok(Loaded { settings: everything, values })
 }
 

@@ -15,4 +15,6 @@ mod etcd_source;
 mod file_source;
 mod harness;
 mod health;
+mod operator;
+mod readme;
 mod support;

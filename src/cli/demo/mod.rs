@@ -55,8 +55,8 @@ impl Demo {
     async fn play(&self, output: &mut Output) -> Result<(), String> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-        // The terminal was closed.
-        let mut hang_up = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
+        // The terminal's window was closed.
+        let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
         let mut world = World::begin(PORT, ADMIN_PORT, self.rate).await?;
         introduce(&world, output);
         let mut board = Board::new(output.is_terminal());
@@ -76,7 +76,7 @@ impl Demo {
                 }
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
-                _ = hang_up.recv() => break,
+                _ = hangup.recv() => break,
             }
         }
         let calls = world.calls();

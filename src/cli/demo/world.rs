@@ -11,6 +11,7 @@ use crate::rt::Tasks;
 use crate::telemetry::Events;
 use http::StatusCode;
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,10 +60,10 @@ impl World {
         let port = free(port, "the sidecar", &mut moved)?;
         let admin = free(admin_port, "the admin address", &mut moved)?;
         let pair = (format!("127.0.0.1:{port}"), format!("file://{}", registry.display()));
-        let mut settings = config::from_pairs(&[pair], None, &Environment::Process)
-            .map_err(|problems| problems.to_string())?
-            .settings;
-        settings.admin.listen = Some((Ipv4Addr::LOCALHOST, admin).into());
+        let mut settings =
+            config::from_pairs(&[pair], Some(&format!("127.0.0.1:{admin}")), &Environment::Process)
+                .map_err(|problems| problems.to_string())?
+                .settings;
         for service in &mut settings.services {
             service.name = crate::model::ServiceName::new("hello").map_err(|error| error.to_string())?;
             let mut check = CheckSettings::new(CheckKind::Http(HttpCheck::get("/health")));
@@ -189,7 +190,7 @@ fn free(port: u16, whose: &str, moved: &mut Vec<String>) -> Result<u16, String> 
         return Ok(port);
     }
     let mut others = port.saturating_add(1)..=port.saturating_add(NEXT);
-    let other = others.find(is_free).ok_or_else(|| format!("no free port from {port} to {}", port + NEXT))?;
+    let other = others.find(is_free).ok_or_else(|| format!("no free port among the {NEXT} after {port}"))?;
     moved.push(format!("Port {port} is in use: {whose} takes {other}."));
     Ok(other)
 }
@@ -217,9 +218,17 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn create() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("outrigger-demo-{}", std::process::id()));
-        std::fs::create_dir(&path)?;
-        Ok(Self(path))
+        // A killed demo leaves its folder, and in a container the next one has the same process id.
+        let mut turn = 0;
+        loop {
+            let name = format!("outrigger-demo-{}-{turn}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => turn += 1,
+                Err(error) => return Err(std::io::Error::other(format!("{}: {error}", path.display()))),
+            }
+        }
     }
 }
 
@@ -227,5 +236,19 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // What cannot be removed stays in a temporary place.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_left_behind_is_nobodys_obstacle() {
+        let (one, two) = (Folder::create().unwrap(), Folder::create().unwrap());
+        let paths = [one.0.clone(), two.0.clone()];
+        assert!(paths[0] != paths[1] && paths.iter().all(|path| path.is_dir()), "{paths:?}");
+        drop((one, two));
+        assert!(paths.iter().all(|path| !path.exists()), "{paths:?}");
     }
 }
