@@ -12,7 +12,7 @@ use crate::telemetry::{Events, Kind};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -55,7 +55,9 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     let pace = Arc::new(Pace::default());
     let mut clusters = Vec::new();
     let mut bound = Vec::new();
+    let count = settings.services.len();
     for (service, listeners) in settings.services.into_iter().zip(sockets.services) {
+        introduce(&service, &listeners);
         let cluster = upstream(&tasks, service, workers, &pace, &mut rng)?;
         bound.extend(listeners.into_iter().map(|listener| Bound { listener, cluster: Arc::clone(&cluster) }));
         clusters.push(cluster);
@@ -75,14 +77,14 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
         };
         admin::serve(&tasks, listener, Arc::new(window)).map_err(StartError::Admin)?;
     }
-    let names: Vec<_> = clusters.iter().map(|cluster| cluster.name().as_str()).collect();
-    let services = names.join(", ");
-    events.emit(
-        Kind::Started,
-        "",
-        None,
-        format!("version {}; services {services}", env!("CARGO_PKG_VERSION")),
+    let window = admin.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+    let detail = format!(
+        "version {}, {count} service{}, {workers} worker{}, admin address {window}",
+        env!("CARGO_PKG_VERSION"),
+        plural(count),
+        plural(workers),
     );
+    events.emit(Kind::Started, "", None, detail);
     Ok(Running { clusters, events, admin, tasks, workers: stop, crew })
 }
 
@@ -96,6 +98,18 @@ impl Running {
         let _ = tokio::task::spawn_blocking(move || crew.join()).await;
         self.tasks.stop(Duration::from_secs(3)).await;
     }
+}
+
+/// One log line: who is called where, and where its instances come from.
+fn introduce(service: &ServiceSettings, listeners: &[TcpListener]) {
+    let addrs: Vec<_> =
+        listeners.iter().filter_map(|listener| listener.local_addr().ok()).map(|a| a.to_string()).collect();
+    let (listen, source) = (addrs.join(", "), &service.source_url);
+    tracing::info!(service = service.name.as_str(), listen, source, "listening");
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// One service: its source watched, its cluster kept, its instances checked.
@@ -142,41 +156,57 @@ struct Sockets {
 /// Opens every listener, or says of all that cannot be opened why.
 fn open(settings: &Settings) -> Result<Sockets, StartError> {
     let mut refused = Vec::new();
-    let mut own = Vec::new();
-    let mut bind = |owner: &str, addr: SocketAddr| match proxy::bind(addr) {
-        Ok(listener) => Some(listener),
-        // A host without IPv6 has no [::1]; its IPv4 twin serves.
-        Err(error)
-            if addr.is_ipv6() && addr.ip().is_loopback() && error.kind() != io::ErrorKind::AddrInUse =>
-        {
-            tracing::info!(%addr, %error, "no IPv6 here, listening on IPv4 only");
-            None
-        }
-        Err(error) => {
-            refused.push(format!("{owner}: cannot listen on {addr}: {}", mend(addr, &error)));
-            None
-        }
+    let mut refuse = |owner: &str, addr: SocketAddr, error: &io::Error, other: &str| {
+        refused.push(format!("{owner}: cannot listen on {addr}: {}", mend(addr, error, other)));
     };
     let mut services = Vec::new();
+    let mut own = Vec::new();
     for service in &settings.services {
         let owner = format!("service.{}", service.name);
-        services.push(service.listen.iter().filter_map(|addr| bind(&owner, *addr)).collect());
+        let mut listeners = Vec::new();
+        for addr in service.listen.iter().copied() {
+            let twin = SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()));
+            match proxy::bind(addr) {
+                Ok(listener) => listeners.push(listener),
+                // A host without IPv6 has no [::1]; its IPv4 twin serves.
+                Err(error)
+                    if addr.ip() == Ipv6Addr::LOCALHOST
+                        && service.listen.contains(&twin)
+                        && has_no_ipv6(&error) =>
+                {
+                    tracing::info!(service = service.name.as_str(), %addr, %error, "no IPv6 here");
+                }
+                Err(error) => refuse(&owner, addr, &error, "choose another port"),
+            }
+        }
+        services.push(listeners);
         own.extend(service.listen.iter().copied());
     }
-    let admin = settings.admin.listen.and_then(|addr| bind("admin.listen", addr));
+    let admin = settings.admin.listen.and_then(|addr| match proxy::bind(addr) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            let other = "choose another one or \"off\" ([admin] listen = ..., or --admin)";
+            refuse("the admin address", addr, &error, other);
+            None
+        }
+    });
     if refused.is_empty() { Ok(Sockets { services, admin, own }) } else { Err(StartError::Listen(refused)) }
 }
 
-fn mend(addr: SocketAddr, error: &io::Error) -> String {
+/// Everything else is told: a port that is in use or privileged is so in both families.
+fn has_no_ipv6(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}
+
+/// Why not, and what to do about it; `other` says where another port would be chosen.
+fn mend(addr: SocketAddr, error: &io::Error, other: &str) -> String {
     let port = addr.port();
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("the port is in use; `ss -ltnp 'sport = :{port}'` shows by whom, or choose another port")
+            format!("the port is in use; `ss -ltnp 'sport = :{port}'` shows by whom, or {other}")
         }
         io::ErrorKind::PermissionDenied => {
-            format!(
-                "ports below 1024 need the capability CAP_NET_BIND_SERVICE; choose one above, {port} is privileged"
-            )
+            format!("port {port} is privileged: choose one from 1024 on, or grant CAP_NET_BIND_SERVICE")
         }
         io::ErrorKind::AddrNotAvailable => format!("this machine has no address {}", addr.ip()),
         _ => error.to_string(),

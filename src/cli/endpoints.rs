@@ -11,7 +11,7 @@ use clap::Args;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// Show what a source answers now.
@@ -85,6 +85,14 @@ impl Endpoints {
                 Some(next) => answer = next,
                 None => return Outcome::Fine,
             }
+            self.part(output);
+        }
+    }
+
+    /// Between two answers; JSON has its lines for that.
+    fn part(&self, output: &mut Output) {
+        if !self.json {
+            output.line(format_args!("\n{}", humantime::format_rfc3339_seconds(SystemTime::now())));
         }
     }
 
@@ -112,6 +120,11 @@ impl Endpoints {
         let position = answer.position.map_or_else(String::new, |position| format!(", at {position}"));
         let (listed, skipped) = (answer.set.len(), answer.skipped.len());
         output.line(format_args!("{listed} listed, {skipped} skipped{position}{doubt}"));
+        if listed == 0 && skipped == 0 {
+            output.line(
+                "The source answers, but knows no instance: is the name right, and is anything registered?",
+            );
+        }
     }
 }
 

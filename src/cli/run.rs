@@ -5,8 +5,9 @@ use crate::app;
 use crate::config::{self, Environment, Loaded, Problems};
 use crate::telemetry::{Events, logging};
 use clap::Args;
+use std::io;
 use std::path::PathBuf;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Run the sidecar.
 #[derive(Debug, Args)]
@@ -27,7 +28,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self, output: &mut Output) -> Outcome {
-        let loaded = match self.load() {
+        let (loaded, file) = match self.load() {
             Ok(loaded) => loaded,
             Err(error) => {
                 output.error(error);
@@ -37,6 +38,9 @@ impl Run {
         if let Err(error) = logging::start(&loaded.settings.log.level, loaded.settings.log.format) {
             output.error(error);
             return Outcome::Refused;
+        }
+        if let Some(file) = file {
+            tracing::info!(file = %file.display(), "configuration");
         }
         let runtime = match control_runtime() {
             Ok(runtime) => runtime,
@@ -54,11 +58,14 @@ impl Run {
         outcome
     }
 
-    fn load(self) -> Result<Loaded, String> {
+    /// The configuration, and the file it comes from.
+    fn load(self) -> Result<(Loaded, Option<PathBuf>), String> {
         let env = Environment::Process;
         let told = |problems: Problems| problems.to_string();
         if self.to.is_empty() {
-            return config::load(&config_file(self.config, &env)?, &env).map_err(told);
+            let file = config_file(self.config, &env)?;
+            let loaded = config::load(&file, &env).map_err(told)?;
+            return Ok((loaded, Some(file)));
         }
         if self.listen.len() != self.to.len() {
             return Err(format!(
@@ -68,31 +75,59 @@ impl Run {
             ));
         }
         let pairs: Vec<_> = self.listen.into_iter().zip(self.to).collect();
-        config::from_pairs(&pairs, self.admin.as_deref(), &env).map_err(told)
+        let loaded = config::from_pairs(&pairs, self.admin.as_deref(), &env).map_err(told)?;
+        Ok((loaded, None))
     }
 }
 
-/// Runs until a signal; a second one ends the process at once.
+/// Runs until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP changes nothing.
 async fn serve(loaded: Loaded) -> (Outcome, Option<String>) {
     let failed = |error: &dyn std::fmt::Display| (Outcome::Failed, Some(error.to_string()));
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => return failed(&error),
-        };
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error),
+    };
     let running = match app::start(loaded.settings, Events::default()) {
         Ok(running) => running,
         Err(error) => return failed(&error),
     };
-    let mut told = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    told().await;
+    signals.end().await;
     tokio::select! {
-        () = running.stop() => (Outcome::Fine, None),
-        () = told() => failed(&"stopped at once by a second signal"),
+        () = running.stop() => {
+            tracing::info!("stopped");
+            (Outcome::Fine, None)
+        }
+        () = signals.end() => failed(&"stopped at once by a second signal"),
+    }
+}
+
+/// The signals that mean something here.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next one that ends the process.
+    async fn end(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // By custom it asks for a reload; unheard it would kill.
+                _ = self.hang_up.recv() => {
+                    tracing::warn!("SIGHUP: reload is not available in this version; restart to change the configuration");
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Addresses to listen on, and that no two parts want the same one.
 
 use super::problem::Origin;
+use super::value::quoted;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const EXAMPLE: &str = "write for example \"127.0.0.1:9001\", \"[::1]:9001\" or \"0.0.0.0:9001\"";
@@ -27,18 +28,24 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     if addr.port() == 0 { Err("port 0 is out of range: 1 to 65535 is accepted".to_owned()) } else { Ok(addr) }
 }
 
-/// As [`address`], or a port alone for both loopback addresses.
+/// As [`address`], or a port alone, which `localhost` may precede, for both loopback addresses.
 ///
 /// # Errors
 /// What would be accepted.
 pub(super) fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
-    match text.parse::<u64>() {
+    match text.strip_prefix("localhost:").unwrap_or(text).parse::<u64>() {
         Ok(number) => match u16::try_from(number) {
             Ok(port) if port > 0 => Ok(loopback(port)),
             _ => Err(format!("port {number} is out of range: 1 to 65535 is accepted")),
         },
         Err(_) => Ok(vec![address(text)?]),
     }
+}
+
+/// Addresses as TOML writes the inside of a list of them.
+pub(super) fn shown(addrs: &[SocketAddr]) -> String {
+    let shown: Vec<_> = addrs.iter().map(|addr| quoted(&addr.to_string())).collect();
+    shown.join(", ")
 }
 
 /// Who listens where, so far.
@@ -83,8 +90,19 @@ mod tests {
         let expected: Vec<SocketAddr> =
             vec!["127.0.0.1:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()];
         assert_eq!(addresses("9001").unwrap(), expected);
+        assert_eq!(addresses("localhost:9001").unwrap(), expected);
         assert_eq!(addresses("[::]:80").unwrap(), ["[::]:80".parse().unwrap()]);
-        for bad in ["", "0", "localhost:80", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "70000", ":80"] {
+        for bad in [
+            "",
+            "0",
+            "localhost:0",
+            "localhost",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "127.0.0.1:70000",
+            "70000",
+            ":80",
+        ] {
             assert!(addresses(bad).is_err(), "{bad}");
         }
     }

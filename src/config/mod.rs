@@ -25,7 +25,7 @@ pub use settings::{AdminSettings, LogSettings, ServiceSettings, Settings, Shutdo
 pub use source_url::Source;
 
 use crate::policy::ClientLimits;
-use crate::telemetry::logging::Format;
+use crate::telemetry::logging::{self, Format};
 use document::Document;
 use listen::Taken;
 use registries::Registries;
@@ -148,19 +148,13 @@ fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
 }
 
 fn log(section: Section<'_>) -> LogSettings {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let default = LogSettings::default();
-    let level = section.text("level", "a level such as \"info\"", |text| {
-        // A word alone would pass as the name of a module.
-        let filter = text.contains(['=', ',']) && text.parse::<tracing_subscriber::EnvFilter>().is_ok();
-        if LEVELS.contains(&text) || filter {
-            return Ok(text.to_owned());
+    let level = section.text("level", "a level such as \"info\"", |text| match logging::filter(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(accepted) => {
+            let hint = problem::suggestion(text, logging::LEVELS);
+            Err(format!("{text:?} is no level;{hint} {accepted}"))
         }
-        let hint = problem::suggestion(text, LEVELS);
-        Err(format!(
-            "{text:?} is no level;{hint} accepted: {}, or a filter such as \"info,outrigger::health=debug\"",
-            LEVELS.join(", ")
-        ))
     });
     let level = level.unwrap_or_else(|| {
         section.note("level", quoted(&default.level), Origin::Default);

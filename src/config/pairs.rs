@@ -46,7 +46,7 @@ pub fn from_pairs(
         });
         let conflicts: Vec<_> = listen
             .iter()
-            .filter_map(|a| taken.take(*a, "--listen", &Origin::Argument("--listen")).err())
+            .filter_map(|a| taken.take(*a, "another --listen", &Origin::Argument("--listen")).err())
             .collect();
         if let Some(conflict) = conflicts.into_iter().next() {
             doc.problem(Origin::Argument("--listen"), "", conflict);
@@ -61,8 +61,8 @@ pub fn from_pairs(
         let Some(port) = listen.first().map(std::net::SocketAddr::port) else { continue };
         let Some(name) = free_name(&source, port, &everything.services) else { continue };
         let path = join("service", name.as_str());
-        let shown: Vec<_> = listen.iter().map(|addr| quoted(&addr.to_string())).collect();
-        doc.note(format!("{path}.listen"), format!("[{}]", shown.join(", ")), Origin::Argument("--listen"));
+        let shown = format!("[{}]", listen::shown(&listen));
+        doc.note(format!("{path}.listen"), shown, Origin::Argument("--listen"));
         doc.note(format!("{path}.from"), quoted(&source.shown), Origin::Argument("--to"));
         let rules = Rules::read(&root.named(&path));
         everything.services.push(assemble(name, listen, source, rules));

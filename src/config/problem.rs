@@ -72,9 +72,44 @@ pub struct Resolved {
     pub origin: Origin,
 }
 
+/// What other programs of this kind call it, and what it may be called here.
+const ELSEWHERE: [(&str, &str); 26] = [
+    ("addr", "endpoints"),
+    ("address", "endpoints"),
+    ("address", "listen"),
+    ("algorithm", "balance"),
+    ("backend", "from"),
+    ("bind", "listen"),
+    ("check", "health"),
+    ("datacenter", "dc"),
+    ("endpoints", "address"),
+    ("expected_statuses", "expect"),
+    ("healthcheck", "health"),
+    ("healthy_threshold", "rise"),
+    ("host", "listen"),
+    ("hosts", "endpoints"),
+    ("lb", "balance"),
+    ("least_conn", "least_request"),
+    ("least_connections", "least_request"),
+    ("path", "http"),
+    ("policy", "balance"),
+    ("port", "listen"),
+    ("source", "from"),
+    ("threads", "workers"),
+    ("to", "from"),
+    ("unhealthy_threshold", "fall"),
+    ("upstream", "from"),
+    ("url", "from"),
+];
+
 /// ` did you mean "x"?` for the nearest of `known`, if one is near enough to be meant; else empty.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     const NEAR: f64 = 0.8;
+    let known: Vec<_> = known.into_iter().collect();
+    let foreign = ELSEWHERE.iter().find(|(theirs, ours)| *theirs == word && known.contains(ours));
+    if let Some((_, ours)) = foreign {
+        return format!(" did you mean {ours:?}?");
+    }
     known
         .into_iter()
         .map(|known| (strsim::jaro_winkler(word, known), known))
@@ -100,5 +135,13 @@ mod tests {
         assert_eq!(suggestion("atempts", known), " did you mean \"attempts\"?");
         assert_eq!(suggestion("backof_base", known), " did you mean \"backoff_base\"?");
         assert_eq!(suggestion("color", known), "");
+    }
+
+    #[test]
+    fn the_words_of_other_programs_are_known_where_ours_is_accepted() {
+        assert_eq!(suggestion("url", ["from", "port"]), " did you mean \"from\"?");
+        assert_eq!(suggestion("address", ["endpoints", "user"]), " did you mean \"endpoints\"?");
+        assert_eq!(suggestion("address", ["listen", "from"]), " did you mean \"listen\"?");
+        assert_eq!(suggestion("url", ["attempts", "statuses"]), "");
     }
 }

@@ -132,7 +132,9 @@ impl<'a> Section<'a> {
         let table = value.get_ref().as_table();
         if table.is_none() && !silent {
             let kind = kind(value.get_ref());
-            let message = format!("a table is expected here, such as [{}], not {kind}", self.path_of(key));
+            let path = self.path_of(key);
+            let name = if path == "service" { ".NAME" } else { "" };
+            let message = format!("a table is expected here, such as [{path}{name}], not {kind}");
             self.doc.problem(self.doc.origin(value.span().start), &self.path_of(key), message);
         }
         Some((name.span().start, table?))

@@ -87,11 +87,14 @@ fn listen(section: &Section<'_>, taken: &mut Taken) -> Vec<SocketAddr> {
         let port = section.integer_or_none("port", &(1..=65_535));
         ("port", port.map(listen::loopback).unwrap_or_default())
     } else if section.has("listen") {
-        let parse = |scalar: &Scalar<'_>| {
-            listen::address(scalar.text("an address such as \"127.0.0.1:9001\", or a list of them")?)
+        let parse = |scalar: &Scalar<'_>| match scalar {
+            Scalar::Integer(number, _) => Err(format!("a port alone goes with another key: port = {number}")),
+            scalar => {
+                listen::addresses(scalar.text("an address such as \"127.0.0.1:9001\", or a list of them")?)
+            }
         };
-        let addrs = section.list_of_some("listen", Vec::new(), |addr| quoted(&addr.to_string()), parse);
-        ("listen", addrs)
+        let addrs = section.list_of_some("listen", Vec::new(), |addrs| listen::shown(addrs), parse);
+        ("listen", addrs.concat())
     } else {
         section.missing("where to listen is missing: give port = 9001 or listen = [\"127.0.0.1:9001\"]");
         return Vec::new();

@@ -307,6 +307,8 @@ fn pairs_need_no_file() {
         assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}: {problems:?}");
     }
     assert!(pairs(&[], &[]).unwrap_err().to_string().starts_with("--to: there is no service"));
+    let twice = pairs(&[("9001", "consul:a"), ("localhost:9001", "consul:b")], &[]).unwrap_err().to_string();
+    assert_eq!(twice, "--listen: 127.0.0.1:9001 is taken by another --listen");
 }
 
 #[test]

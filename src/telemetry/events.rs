@@ -69,6 +69,18 @@ impl Kind {
             Self::Stopping => "stopping",
         }
     }
+
+    /// One log line, its message the kind's word. What somebody may have to mend is a warning, a panic an error.
+    fn log(self, service: &str, endpoint: Option<SocketAddr>, detail: &str) {
+        let word = self.as_str();
+        let service = (!service.is_empty()).then_some(service);
+        let addr = endpoint.map(tracing::field::display);
+        match self {
+            Self::SourceFailing | Self::EntrySkipped => tracing::warn!(service, addr, detail, "{word}"),
+            Self::TaskPanicked => tracing::error!(service, addr, detail, "{word}"),
+            _ => tracing::info!(service, addr, detail, "{word}"),
+        }
+    }
 }
 
 /// One thing that happened.
@@ -112,10 +124,7 @@ impl Events {
 
     pub fn emit(&self, kind: Kind, service: &str, endpoint: Option<SocketAddr>, detail: impl Into<String>) {
         let detail = detail.into();
-        match endpoint {
-            Some(addr) => tracing::info!(kind = kind.as_str(), service, %addr, detail, "event"),
-            None => tracing::info!(kind = kind.as_str(), service, detail, "event"),
-        }
+        kind.log(service, endpoint, &detail);
         if let Some(count) = self.0.counts.get(kind as usize) {
             count.inc();
         }

@@ -64,8 +64,7 @@ impl Board {
             "{:<10} {:<22} {:<10} {:>9} {:>8} {:>9}",
             "INSTANCE", "ADDRESS", "STATE", "CALLS", "PER S", "LATENCY"
         )];
-        let snapshot = world.cluster().snapshot();
-        for member in snapshot.members.iter() {
+        for member in &world.members() {
             lines.push(self.row(world, member, now));
         }
         let calls = world.calls();
@@ -127,7 +126,7 @@ impl Board {
             return;
         }
         self.last_line = Some(now);
-        let members = world.cluster().snapshot().members.clone();
+        let members = world.members();
         let each: Vec<_> = members
             .iter()
             .map(|member| {

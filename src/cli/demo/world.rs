@@ -4,7 +4,7 @@ use super::caller::{self, Calls};
 use super::instance::Instance;
 use super::script::Act;
 use crate::app::{self, Running};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Member};
 use crate::config::{self, Environment};
 use crate::health::{CheckKind, CheckSettings, HttpCheck};
 use crate::rt::Tasks;
@@ -143,14 +143,18 @@ impl World {
         })
     }
 
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
-    }
-
     /// The instance that listens there.
     pub fn name_of(&self, addr: SocketAddr) -> &str {
         let found = self.instances.iter().chain(&self.sixth).find(|instance| instance.addr == addr);
         found.map_or("hello-6", |instance| &instance.name)
+    }
+
+    /// The members of the cluster, by their instances' names.
+    pub fn members(&self) -> Vec<Member> {
+        let mut members = self.cluster.snapshot().members.to_vec();
+        members
+            .sort_by(|a, b| self.name_of(a.target.endpoint.addr).cmp(self.name_of(b.target.endpoint.addr)));
+        members
     }
 
     pub fn is_alive(&self, addr: SocketAddr) -> bool {
@@ -178,13 +182,15 @@ impl World {
     }
 }
 
-/// `port`, or a free one in its place.
+/// `port`, or the next free one in its place.
 fn free(port: u16, whose: &str, moved: &mut Vec<String>) -> Result<u16, String> {
-    if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+    const NEXT: u16 = 100;
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    if is_free(&port) {
         return Ok(port);
     }
-    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    let other = other.map_err(|error| format!("no free port: {error}"))?.port();
+    let mut others = port.saturating_add(1)..=port.saturating_add(NEXT);
+    let other = others.find(is_free).ok_or_else(|| format!("no free port among the {NEXT} after {port}"))?;
     moved.push(format!("Port {port} is in use: {whose} takes {other}."));
     Ok(other)
 }
