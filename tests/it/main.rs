@@ -18,5 +18,6 @@ mod health;
 mod http_bodies;
 mod http_limits;
 mod http_messages;
+mod stopping;
 mod support;
 mod upgrades;
