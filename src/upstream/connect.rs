@@ -2,17 +2,18 @@
 
 use super::SendError;
 use super::error::Cause;
+use super::stream::Stream;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Connects, or gives up after `limit`.
-pub(super) async fn connect(addr: SocketAddr, limit: Duration) -> Result<TcpStream, SendError> {
+pub(super) async fn connect(addr: SocketAddr, limit: Duration) -> Result<Stream, SendError> {
     let stream = tokio::time::timeout(limit, TcpStream::connect(addr))
         .await
         .map_err(|_| SendError::connect(Cause::Timeout))?
         .map_err(SendError::connect)?;
     // Small requests must not wait for an acknowledgement (Nagle, RFC 896).
     stream.set_nodelay(true).map_err(SendError::connect)?;
-    Ok(stream)
+    Ok(Stream::new(stream))
 }

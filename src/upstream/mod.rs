@@ -4,6 +4,7 @@ mod body;
 mod connect;
 mod error;
 mod pool;
+mod stream;
 
 use std::time::Duration;
 

@@ -27,6 +27,7 @@ mod operator;
 mod overload;
 mod readme;
 mod retries;
+mod stopping;
 mod support;
 mod upgrades;
 mod with_consul;

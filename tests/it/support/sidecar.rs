@@ -156,6 +156,11 @@ impl Sidecar {
     /// SIGTERM; it must end with exit code 0 within its own limits (withdraw 3 s, wait 5 s, grace 25 s, drain 5 s).
     pub async fn stop(&mut self) {
         self.process.signal("TERM");
+        self.stop_was_asked().await;
+    }
+
+    /// Waits for the end that [`Self::signal`] asked for; it must be exit code 0.
+    pub async fn stop_was_asked(&mut self) {
         let status = self.process.ended(Duration::from_secs(60)).await;
         assert_eq!(status.code(), Some(0), "{status}:\n{}", self.log());
     }
