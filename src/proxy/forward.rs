@@ -2,28 +2,22 @@
 
 use super::client::Client;
 use super::error::Fault;
+use super::failed::{Answer, Failed, blame};
 use super::headers::Traits;
 use super::relay::Exchange;
 use super::upload::{Gate, RequestBody, Upload};
-use super::worker::Worker;
 use crate::balance::{PickCtx, Tried};
 use crate::cluster::{PickError, Ticket};
 use crate::model::Outcome;
 use crate::policy::{Ask, Denied, Failure, Next, decide};
-use crate::upstream::{SendError, Stage, UpstreamBody};
-use http::{Request, Response, StatusCode, header, request};
-use http_body::Body;
-use http_body_util::BodyExt;
+use crate::upstream::{SendError, Stage};
+use http::{Request, StatusCode, header, request};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a request may wait for the very first list of instances.
 const FIRST_LIST: Duration = Duration::from_secs(5);
-/// Bytes of an answer that are read only to keep its connection ...
-const MOST_FORGOTTEN: u64 = 64 * 1024;
-/// ... and how long that may take.
-const FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// One request and all its attempts.
 pub(super) struct Call<'a> {
@@ -33,20 +27,6 @@ pub(super) struct Call<'a> {
     pub traits: Traits,
     /// The client understands 1xx responses.
     pub interim: bool,
-}
-
-/// What an instance answered, and the ticket that lives as long as the answer's body.
-pub(super) struct Answer {
-    pub response: Response<UpstreamBody<RequestBody>>,
-    pub ticket: Ticket,
-}
-
-/// How an attempt ended without an answer that is passed on as it is.
-enum Failed {
-    /// No answer; the fault is what the client gets if there is no other attempt.
-    Fault(Failure, Fault),
-    /// An answer that another instance might better.
-    Status(Failure, Box<Answer>),
 }
 
 impl Call<'_> {
@@ -242,64 +222,6 @@ impl Call<'_> {
             left: self.left(),
         };
         decide(&cluster.settings.retry, &ask, || cluster.budget.retry(now), &mut *rng)
-    }
-}
-
-impl Failed {
-    fn failure(&self) -> Failure {
-        match self {
-            Self::Fault(failure, _) | Self::Status(failure, _) => *failure,
-        }
-    }
-
-    /// The client gets what there is: an instance's own answer goes before one of ours.
-    fn give_up(self) -> Result<Answer, Fault> {
-        match self {
-            Self::Fault(_, fault) => Err(fault),
-            Self::Status(_, answer) => Ok(*answer),
-        }
-    }
-
-    /// The attempt is over, but its answer may yet be the best there is.
-    fn settle(&mut self) {
-        if let Self::Status(_, answer) = self {
-            let is_failure = answer.response.status().is_server_error();
-            answer.ticket.settle(if is_failure { Outcome::ServerError } else { Outcome::Success });
-        }
-    }
-
-    /// Nobody will read this answer. What little is left of it is read, so that its connection can be used again.
-    fn forget(self, worker: &Worker) {
-        let Self::Status(_, answer) = self else { return };
-        let mut body = answer.response.into_body();
-        if body.is_end_stream() || body.size_hint().lower() > MOST_FORGOTTEN {
-            return;
-        }
-        worker.tasks.spawn("forget", async move {
-            let mut left = MOST_FORGOTTEN;
-            let rest = async {
-                while let Some(Ok(frame)) = body.frame().await {
-                    left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
-                    if left == 0 {
-                        return;
-                    }
-                }
-            };
-            // Late or long: the connection goes with the body.
-            let _ = tokio::time::timeout(FORGOTTEN, rest).await;
-        });
-    }
-}
-
-/// What a failed send means for the retry, for the target's record, and for the client.
-fn blame(error: &SendError) -> (Failure, Outcome, Fault) {
-    let text = error.to_string();
-    match error.stage {
-        _ if error.is_upload() => (Failure::Protocol, Outcome::Abandoned, Fault::UploadFailed),
-        Stage::Connect => (Failure::Connect, Outcome::ConnectFailed, Fault::ConnectFailed(text)),
-        Stage::Unsent => (Failure::Unsent, Outcome::Reset, Fault::Reset(text)),
-        Stage::Head if error.is_protocol() => (Failure::Protocol, Outcome::Protocol, Fault::Protocol(text)),
-        Stage::Head => (Failure::Reset, Outcome::Reset, Fault::Reset(text)),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::client::Phase;
 use super::error::Fault;
-use super::forward::{Answer, Call};
+use super::failed::Answer;
+use super::forward::Call;
 use super::headers::{self, Traits};
 use super::relay::{Exchange, ResponseBody};
 use super::upgrade;

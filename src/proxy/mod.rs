@@ -2,6 +2,7 @@
 
 mod client;
 mod error;
+mod failed;
 mod forward;
 mod headers;
 mod http;

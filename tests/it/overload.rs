@@ -216,6 +216,20 @@ async fn when_all_are_unhealthy_the_answer_says_how_many_are_known() {
 }
 
 #[tokio::test]
+async fn who_is_listed_with_weight_0_is_known_but_not_usable() {
+    let instance = Instance::start("a").await;
+    let folder = tempfile::tempdir().unwrap();
+    list(folder.path(), "web.toml", &[(instance.addr(), 0)]);
+    let sidecar = Sidecar::launch_in(folder, "[service.web]\nfrom = \"file:web.toml\"", |_| {}).await;
+    let answer = sidecar.get("web", "/").await;
+    assert_eq!(answer.status, 503);
+    assert!(facts(&answer).starts_with("no_usable_endpoint; service=web; known=1; usable=0"), "{answer:?}");
+    assert_eq!(client::get(sidecar.admin(), "/readyz").await.status, 503);
+    list(sidecar.folder(), "web.toml", &[(instance.addr(), 1)]);
+    eventually("it serves", SOON, async || (sidecar.get("web", "/").await.status == 200).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_request_before_the_first_list_is_held_and_served() {
     let instance = Instance::start("a").await;
     let sidecar = Sidecar::launch("[service.web]\nfrom = \"file:web.toml\"").await;

@@ -142,6 +142,7 @@ async fn an_instance_of_weight_0_is_nobody_to_retry_at() {
     assert_eq!((answer.status, answer.text().as_str()), (503, "body-503"));
     assert_eq!((sidecar.denied("no_other_target").await, sidecar.retried("status").await), (1, 0));
     assert_eq!(spare.count("/x").await, 0);
+    assert_eq!(sidecar.api("/api/services/web").await["usable"], 1);
 }
 
 /// The only other instance is removed while the request waits for its turn there.
