@@ -186,7 +186,7 @@ fn open(settings: &Settings) -> Result<Sockets, StartError> {
         Ok(listener) => Some(listener),
         Err(error) => {
             let other = "choose another one or \"off\" ([admin] listen = ..., or --admin)";
-            refuse("the admin address", addr, &error, other);
+            refuse("admin.listen", addr, &error, other);
             None
         }
     });

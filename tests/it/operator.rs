@@ -121,7 +121,7 @@ fn every_address_that_cannot_be_had_is_named_with_what_to_do() {
     assert_eq!((lines.len(), output.status.code()), (2, Some(1)), "{lines:?}");
     let expected = [
         format!("cannot listen on {listen}: the port is in use; "),
-        format!("the admin address: cannot listen on {window}: the port is in use; "),
+        format!("admin.listen: cannot listen on {window}: the port is in use; "),
     ];
     for (line, expected) in lines.iter().zip(expected) {
         assert!(line.contains(&expected), "{line}");

@@ -182,15 +182,13 @@ impl World {
     }
 }
 
-/// `port`, or the next free one in its place.
+/// `port`, or a free one in its place.
 fn free(port: u16, whose: &str, moved: &mut Vec<String>) -> Result<u16, String> {
-    const NEXT: u16 = 100;
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    if is_free(&port) {
+    if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
         return Ok(port);
     }
-    let mut others = port.saturating_add(1)..=port.saturating_add(NEXT);
-    let other = others.find(is_free).ok_or_else(|| format!("no free port among the {NEXT} after {port}"))?;
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    let other = other.map_err(|error| format!("no free port: {error}"))?.port();
     moved.push(format!("Port {port} is in use: {whose} takes {other}."));
     Ok(other)
 }
