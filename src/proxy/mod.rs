@@ -8,6 +8,7 @@ mod headers;
 mod http;
 mod listener;
 mod relay;
+mod socket;
 mod upgrade;
 mod upload;
 mod worker;

@@ -1,7 +1,8 @@
 //! One worker's world: its clients, its upstream connections, its dice. Nothing of it leaves the thread.
 
-use super::client::{Client, ClientIo};
+use super::client::Client;
 use super::http::serve;
+use super::socket::ClientIo;
 use super::upload::RequestBody;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;

@@ -25,8 +25,8 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: Incoming, lease: Option<Lease<B>>) -> Self {
-        let mut body = Self { incoming, lease };
+    pub(super) fn new(incoming: Incoming, lease: Lease<B>) -> Self {
+        let mut body = Self { incoming, lease: Some(lease) };
         if body.incoming.is_end_stream() {
             body.ended();
         }

@@ -5,7 +5,7 @@ use super::connect::connect;
 use super::{ConnectionSettings, SendError, Stage};
 use crate::model::{History, Target, TargetId};
 use crate::rt::LocalTasks;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -36,42 +36,8 @@ struct Pool<B> {
 
 #[derive(Debug)]
 struct Idle<B> {
-    connection: Connection<B>,
-    since: Instant,
-}
-
-/// A connection to a target; dropping it ends it at once, whatever runs on it.
-#[derive(Debug)]
-struct Connection<B> {
     sender: SendRequest<B>,
-    /// Hyper alone would not notice that nobody waits for the rest of a response before the instance sends more.
-    task: Option<AbortHandle>,
-}
-
-impl<B> Drop for Connection<B> {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
-}
-
-/// What runs at a target, in its pool's list until it has ended.
-struct Run<B> {
-    upstream: Weak<Upstream<B>>,
-    target: TargetId,
-    number: u64,
-}
-
-impl<B> Drop for Run<B> {
-    fn drop(&mut self) {
-        if let Some(upstream) = self.upstream.upgrade()
-            && let Ok(mut pools) = upstream.pools.try_borrow_mut()
-            && let Some(pool) = pools.get_mut(&self.target)
-        {
-            pool.running.remove(&self.number);
-        }
-    }
+    since: Instant,
 }
 
 /// A connection that is in use; given back when its exchange has ended well.
@@ -79,7 +45,7 @@ impl<B> Drop for Run<B> {
 pub(super) struct Lease<B> {
     upstream: Weak<Upstream<B>>,
     target: TargetId,
-    connection: Connection<B>,
+    sender: SendRequest<B>,
 }
 
 impl<B> Upstream<B>
@@ -104,9 +70,9 @@ where
         fresh: bool,
     ) -> Result<Response<UpstreamBody<B>>, SendError> {
         if !fresh {
-            while let Some(mut connection) = self.take_idle(target, settings) {
-                match connection.sender.try_send_request(request).await {
-                    Ok(response) => return Ok(self.opened(target, connection, response)),
+            while let Some(mut sender) = self.take_idle(target, settings) {
+                match sender.try_send_request(request).await {
+                    Ok(response) => return Ok(self.opened(target, sender, response)),
                     Err(mut error) => match error.take_message() {
                         // It was closed under our hands before anything was written: no harm done.
                         Some(unsent) => request = unsent,
@@ -121,9 +87,9 @@ where
                 }
             }
         }
-        let mut connection = self.open(target, settings).await?;
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => Ok(self.opened(target, connection, response)),
+        let mut sender = self.open(target, settings).await?;
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok(self.opened(target, sender, response)),
             Err(mut error) => {
                 let stage = if error.take_message().is_some() { Stage::Unsent } else { Stage::Head };
                 Err(SendError { stage, reused: false, source: error.into_error().into() })
@@ -138,18 +104,21 @@ where
         settings: &ConnectionSettings,
         name: &'static str,
         task: impl Future<Output = ()> + 'static,
-    ) -> AbortHandle {
+    ) {
         let mut pools = self.pools.borrow_mut();
         let pool = Self::pool(&mut pools, target, settings);
         let number = pool.next_run;
         pool.next_run += 1;
-        let run = Run { upstream: Rc::downgrade(self), target: target.id(), number };
+        let (weak, id) = (Rc::downgrade(self), target.id());
         let abort = self.tasks.spawn(name, async move {
-            let _run = run;
             task.await;
+            if let Some(pools) = weak.upgrade()
+                && let Some(pool) = pools.pools.borrow_mut().get_mut(&id)
+            {
+                pool.running.remove(&number);
+            }
         });
-        pool.running.insert(number, abort.clone());
-        abort
+        pool.running.insert(number, abort);
     }
 
     /// Closes what has been idle for too long or leads to removed targets, and cuts what outlived its drain time.
@@ -157,7 +126,7 @@ where
         self.pools.borrow_mut().retain(|_, pool| {
             pool.idle.retain(|idle| {
                 now.saturating_duration_since(idle.since) < pool.settings.keep_alive
-                    && !idle.connection.sender.is_closed()
+                    && !idle.sender.is_closed()
             });
             let Some(retired) = pool.history.retired_at() else { return true };
             pool.idle.clear();
@@ -175,12 +144,12 @@ where
         self.pools.borrow().values().map(|pool| pool.idle.len()).sum()
     }
 
-    fn take_idle(&self, target: &Target, settings: &ConnectionSettings) -> Option<Connection<B>> {
+    fn take_idle(&self, target: &Target, settings: &ConnectionSettings) -> Option<SendRequest<B>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&target.id())?;
         while let Some(idle) = pool.idle.pop() {
-            if idle.connection.sender.is_ready() && idle.since.elapsed() < settings.keep_alive {
-                return Some(idle.connection);
+            if idle.sender.is_ready() && idle.since.elapsed() < settings.keep_alive {
+                return Some(idle.sender);
             }
         }
         None
@@ -190,33 +159,28 @@ where
         self: &Rc<Self>,
         target: &Target,
         settings: &ConnectionSettings,
-    ) -> Result<Connection<B>, SendError> {
+    ) -> Result<SendRequest<B>, SendError> {
         let stream = connect(target.endpoint.addr, settings.connect).await?;
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(SendError::connect)?;
-        let task = self.run(target, settings, "upstream", async move {
+        self.run(target, settings, "upstream", async move {
             // Its error reaches the one who waits for the response.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Connection { sender, task: Some(task) })
+        Ok(sender)
     }
 
     fn opened(
         self: &Rc<Self>,
         target: &Target,
-        mut connection: Connection<B>,
+        sender: SendRequest<B>,
         response: Response<hyper::body::Incoming>,
     ) -> Response<UpstreamBody<B>> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // It carries no other request, and ends with its tunnel.
-            connection.task = None;
-            return response.map(|body| UpstreamBody::new(body, None));
-        }
-        let lease = Lease { upstream: Rc::downgrade(self), target: target.id(), connection };
-        response.map(|body| UpstreamBody::new(body, Some(lease)))
+        let lease = Lease { upstream: Rc::downgrade(self), target: target.id(), sender };
+        response.map(|body| UpstreamBody::new(body, lease))
     }
 
     fn pool<'a>(
@@ -233,12 +197,12 @@ where
         })
     }
 
-    fn put_idle(&self, target: TargetId, connection: Connection<B>) {
+    fn put_idle(&self, target: TargetId, sender: SendRequest<B>) {
         if let Some(pool) = self.pools.borrow_mut().get_mut(&target)
             && pool.idle.len() < pool.settings.keep_alive_connections
             && pool.history.retired_at().is_none()
         {
-            pool.idle.push(Idle { connection, since: Instant::now() });
+            pool.idle.push(Idle { sender, since: Instant::now() });
         }
     }
 }
@@ -252,15 +216,15 @@ where
     /// The exchange is over and the connection may carry another, as soon as hyper has put it in order.
     pub(super) fn give_back(mut self) {
         let Some(upstream) = self.upstream.upgrade() else { return };
-        if self.connection.sender.is_ready() {
-            upstream.put_idle(self.target, self.connection);
-        } else if !self.connection.sender.is_closed() {
+        if self.sender.is_ready() {
+            upstream.put_idle(self.target, self.sender);
+        } else if !self.sender.is_closed() {
             let weak = self.upstream.clone();
             upstream.tasks.spawn("settle", async move {
-                if self.connection.sender.ready().await.is_ok()
+                if self.sender.ready().await.is_ok()
                     && let Some(upstream) = weak.upgrade()
                 {
-                    upstream.put_idle(self.target, self.connection);
+                    upstream.put_idle(self.target, self.sender);
                 }
             });
         }
