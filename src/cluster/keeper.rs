@@ -181,7 +181,7 @@ impl Keeper {
             changes.note(
                 Kind::EndpointAdded,
                 addr,
-                format!("{} weight {}", endpoint.instance, endpoint.weight.get()),
+                format!("instance {}, weight {}", endpoint.instance, endpoint.weight.get()),
             );
             self.known.insert(addr, Known { target: Arc::new(target), suspicion: None });
         }

@@ -234,7 +234,9 @@ impl<S: Discover> Loop<S> {
         self.report_skipped(&answer, last.as_deref());
         // A doubtful answer matters even when it repeats the last one: it is the second opinion.
         let repeats = last.is_some_and(|last| {
-            last.set == answer.set && last.trust == Trust::Trusted && answer.trust == Trust::Trusted
+            (&last.set, &last.skipped) == (&answer.set, &answer.skipped)
+                && last.trust == Trust::Trusted
+                && answer.trust == Trust::Trusted
         });
         if !repeats {
             self.status.updates.fetch_add(1, Ordering::Relaxed);
@@ -279,6 +281,7 @@ impl<S: Discover> Loop<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::Skipped;
     use crate::model::{Endpoint, EndpointSet};
     use rand::SeedableRng;
     use std::collections::VecDeque;
@@ -351,6 +354,19 @@ mod tests {
         let (_tasks, feed) = play(vec![Ok(answer(&[1])), Ok(doubtful.clone()), Ok(doubtful)]);
         settle().await;
         assert_eq!(feed.status.view(Instant::now()).updates, 3, "a second opinion is heard");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unusable_entry_is_told_once_and_a_new_one_too() {
+        let with = |entries: &[&str]| {
+            let skipped = entries.iter().map(|entry| Skipped::new(*entry, "no address")).collect();
+            Ok(Answer { skipped, ..answer(&[1]) })
+        };
+        let lines = vec![with(&["a"]), with(&["a"]), with(&["a", "b"]), with(&["a", "b"])];
+        let (tasks, _feed) = play(lines);
+        settle().await;
+        let told = tasks.events().counts().find(|c| c.0 == Kind::EntrySkipped).unwrap().1;
+        assert_eq!(told, 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use super::relay::ResponseBody;
 use crate::cluster::{Cluster, PickError, Presence};
 use http::{HeaderValue, Response, StatusCode, header};
 use std::fmt::Write;
+use std::net::SocketAddr;
 use tokio::time::Instant;
 
 /// Why a request gets an answer from us instead of an instance's.
@@ -14,7 +15,8 @@ pub(super) enum Fault {
     ConnectFailed(String),
     Reset(String),
     Protocol(String),
-    Timeout,
+    /// This instance did not answer in time.
+    Timeout(SocketAddr),
     /// The request came through this sidecar before.
     Loop,
     /// We refuse to guess what was meant.
@@ -32,7 +34,7 @@ impl Fault {
         match self {
             Self::Pick(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed(_) | Self::Reset(_) | Self::Protocol(_) => StatusCode::BAD_GATEWAY,
-            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::BadRequest(_) | Self::Malformed | Self::UploadFailed => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -49,7 +51,7 @@ impl Fault {
             Self::ConnectFailed(_) => "connect_failed",
             Self::Reset(_) => "upstream_reset",
             Self::Protocol(_) => "upstream_protocol",
-            Self::Timeout => "timeout",
+            Self::Timeout(_) => "timeout",
             Self::Loop => "loop",
             Self::BadRequest(_)
             | Self::Malformed
@@ -63,7 +65,7 @@ impl Fault {
         match self {
             Self::Pick(error) => error.to_string(),
             Self::ConnectFailed(why) | Self::Reset(why) | Self::Protocol(why) => why.clone(),
-            Self::Timeout => "no response head in time".to_owned(),
+            Self::Timeout(instance) => format!("{instance}: no response head in time"),
             Self::Loop => "the chosen instance is this sidecar itself, or the request came round".to_owned(),
             Self::BadRequest(why) => (*why).to_owned(),
             Self::Malformed => "the request cannot be read as HTTP/1.1 (RFC 9112)".to_owned(),
@@ -78,7 +80,7 @@ impl Fault {
         match self {
             Self::Pick(PickError::Saturated) => "8",
             Self::Pick(_) | Self::ConnectFailed(_) | Self::Reset(_) => "14",
-            Self::Timeout => "4",
+            Self::Timeout(_) => "4",
             _ => "13",
         }
     }

@@ -10,6 +10,7 @@ use crate::upstream::{SendError, Stage, UpstreamBody};
 use http::Response;
 use http_body::Body;
 use http_body_util::BodyExt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Bytes of an answer that are read only to keep its connection ...
@@ -78,8 +79,8 @@ impl Failed {
 }
 
 /// What a failed send means for the retry, for the target's record, and for the client.
-pub(super) fn blame(error: &SendError) -> (Failure, Outcome, Fault) {
-    let text = error.to_string();
+pub(super) fn blame(error: &SendError, instance: SocketAddr) -> (Failure, Outcome, Fault) {
+    let text = format!("{instance}: {error}");
     match error.stage {
         _ if error.is_upload() => (Failure::Protocol, Outcome::Abandoned, Fault::UploadFailed),
         Stage::Connect => (Failure::Connect, Outcome::ConnectFailed, Fault::ConnectFailed(text)),

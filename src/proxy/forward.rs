@@ -107,7 +107,7 @@ impl Call<'_> {
         };
         let Some(sent) = self.in_time(sending, limit).await else {
             ticket.finish(Outcome::Timeout);
-            return Err(Failed::Fault(Failure::Timeout, Fault::Timeout));
+            return Err(Failed::Fault(Failure::Timeout, Fault::Timeout(target.endpoint.addr)));
         };
         match sent {
             Ok(response) => {
@@ -119,7 +119,7 @@ impl Call<'_> {
                 }
             }
             Err(error) => {
-                let (failure, outcome, fault) = blame(&error);
+                let (failure, outcome, fault) = blame(&error, target.endpoint.addr);
                 tracing::debug!(cluster = %cluster.name(), target.addr = %target.endpoint.addr, %error, "attempt failed");
                 ticket.finish(outcome);
                 Err(Failed::Fault(failure, fault))

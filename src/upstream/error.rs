@@ -29,8 +29,19 @@ pub enum Cause {
     Io(#[from] io::Error),
     #[error("no connection in time")]
     Timeout,
-    #[error("{0}")]
+    #[error("{}", with_causes(.0))]
     Http(#[from] hyper::Error),
+}
+
+/// Hyper's own sentence is "connection error"; what happened stands in its sources.
+fn with_causes(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 impl std::fmt::Display for Stage {

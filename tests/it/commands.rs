@@ -184,6 +184,25 @@ async fn run_names_every_port_in_use_at_once() {
 }
 
 #[tokio::test]
+async fn invariant_12_a_rejected_configuration_starts_nothing_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let [service, admin] = [free_port(), free_port()];
+    let config = format!(
+        "[admin]\nlisten = \"127.0.0.1:{admin}\"\n[service.web]\nport = {service}\nfrom = \"static://127.0.0.1:1\"\n\
+         [service.odd]\nport = {}\nfrom = \"nowhere\"\n",
+        free_port()
+    );
+    write(folder.path(), "odd.toml", &config);
+    let mut process = start(&folder, &["run", "odd.toml"]);
+    let status = process.ended(Duration::from_secs(10)).await;
+    assert_eq!(status.code(), Some(2));
+    assert!(process.output().contains("service.odd.from"), "{}", process.output());
+    for port in [service, admin] {
+        TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there");
+    }
+}
+
+#[tokio::test]
 async fn run_refuses_what_it_cannot_understand() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "odd.toml", "[service.web]\nport = 9001\nform = \"consul:web\"\n[serivce]\n");

@@ -21,7 +21,7 @@ async fn closed(sidecar: &Sidecar) {
 }
 
 #[tokio::test]
-async fn what_runs_is_finished_and_nothing_new_begins() {
+async fn invariant_11_stopping_finishes_what_runs_and_nothing_new_begins() {
     let server = ByHand::start().await;
     let mut sidecar = facing(server.addr(), "").await;
     // One request waits for its head, one is amid its body, one amid its upload; two connections are idle.
@@ -71,7 +71,7 @@ async fn what_runs_is_finished_and_nothing_new_begins() {
 }
 
 #[tokio::test]
-async fn what_takes_longer_than_the_drain_time_is_cut() {
+async fn invariant_11_stopping_has_a_deadline() {
     let server = ByHand::start().await;
     let mut sidecar = facing(server.addr(), "[shutdown]\ndrain = \"1s\"\n").await;
     let mut client = open(&sidecar).await;
