@@ -4,6 +4,7 @@ mod board;
 mod caller;
 mod instance;
 mod script;
+mod sidecar;
 mod world;
 
 use super::{Outcome, Output, control_runtime};

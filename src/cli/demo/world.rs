@@ -3,16 +3,15 @@
 use super::caller::{self, Calls};
 use super::instance::Instance;
 use super::script::Act;
-use crate::app::{self, Running};
+use super::sidecar::Sidecar;
+use crate::app::Running;
 use crate::cluster::{Cluster, Member};
-use crate::config::{self, Environment};
-use crate::health::{CheckKind, CheckSettings, HttpCheck};
 use crate::rt::Tasks;
 use crate::telemetry::Events;
 use http::StatusCode;
 use std::fmt::Write;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,25 +55,8 @@ impl World {
             .collect::<Result<Vec<_>, _>>()
             .map_err(text)?;
         write_registry(&registry, instances.iter())?;
-        let mut moved = Vec::new();
-        let port = free(port, "the sidecar", &mut moved)?;
-        let admin = free(admin_port, "the admin address", &mut moved)?;
-        let pair = (format!("127.0.0.1:{port}"), format!("file://{}", registry.display()));
-        let mut settings =
-            config::from_pairs(&[pair], Some(&format!("127.0.0.1:{admin}")), &Environment::Process)
-                .map_err(|problems| problems.to_string())?
-                .settings;
-        for service in &mut settings.services {
-            service.name = crate::model::ServiceName::new("hello").map_err(|error| error.to_string())?;
-            let mut check = CheckSettings::new(CheckKind::Http(HttpCheck::get("/health")));
-            check.interval = Duration::from_secs(1);
-            check.timeout = Duration::from_secs(1);
-            check.unhealthy_interval = Duration::from_secs(1);
-            check.unhealthy_interval_max = Duration::from_secs(2);
-            service.check = Some(check);
-        }
         let events = Events::default();
-        let running = app::start(settings, events.clone()).map_err(|error| error.to_string())?;
+        let Sidecar { running, port, admin, moved } = Sidecar::start(port, admin_port, &registry, &events)?;
         let cluster = running.clusters.first().cloned().ok_or("no service was started")?;
         let tasks = Tasks::new(events);
         let calls = caller::call(&tasks, (Ipv4Addr::LOCALHOST, port).into(), rate);
@@ -180,17 +162,6 @@ impl World {
     ) -> Result<String, String> {
         self.instances.get_mut(index).map_or_else(|| Ok(String::new()), act)
     }
-}
-
-/// `port`, or a free one in its place.
-fn free(port: u16, whose: &str, moved: &mut Vec<String>) -> Result<u16, String> {
-    if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-        return Ok(port);
-    }
-    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    let other = other.map_err(|error| format!("no free port: {error}"))?.port();
-    moved.push(format!("Port {port} is in use: {whose} takes {other}."));
-    Ok(other)
 }
 
 /// Replaces the registry file in one step, as everybody should who writes such a file.

@@ -42,6 +42,8 @@ pub async fn a_stopped_instance_is_out_until_it_goes_on(registry: Registry) {
             .unwrap()
             .clone()
     };
+    // A retry would have hidden an attempt from the client.
+    assert_eq!(of("web-1")["requests"], 0);
     let reason = of("web-1")["reasons"][0].to_string();
     assert!(reason.starts_with("\"check: "), "{reason}");
     assert_eq!(of("web-2")["reasons"], serde_json::json!([]));
