@@ -17,4 +17,5 @@ mod etcd_source;
 mod file_source;
 mod harness;
 mod health;
+mod health_tls;
 mod support;
