@@ -12,7 +12,7 @@
 //! | 4 | [`cluster`] | joins floors 1 to 3 into "an upstream" |
 //! | 3 | [`discovery`], [`health`] | find instances; judge instances |
 //! | 2 | [`balance`], [`policy`], [`upstream`], [`registry`] | choose; decide; talk to a target; talk to Consul and etcd |
-//! | 1 | [`model`], [`rt`] | nouns; tasks, stop, back-off, workers |
+//! | 1 | [`model`], [`rt`], [`net`] | nouns; tasks, stop, back-off, workers; TLS |
 //! | 0 | [`telemetry`] | events, logs, metric cells, secrets |
 //!
 //! # The words
@@ -83,6 +83,7 @@ pub mod registry;
 pub mod upstream;
 
 pub mod model;
+pub mod net;
 pub mod rt;
 
 pub mod telemetry;

@@ -1,5 +1,6 @@
 //! `[service.NAME.health]`: active checks.
 
+use super::check_tls;
 use super::document::Scalar;
 use super::section::{Section, join};
 use super::traffic::{NOT_YET, not_above};
@@ -32,10 +33,12 @@ pub(super) fn read(section: Section<'_>) -> Option<CheckSettings> {
     }
     section.hush(!asks_http && !tcp);
     let kind = if asks_http { CheckKind::Http(http) } else { CheckKind::Tcp };
-    let settings = timing(&section, kind);
-    section.refuse(&["grpc", "tls"], NOT_YET);
+    let asks = asks_http || tcp;
+    let tls = check_tls::read(&section, Some(&kind).filter(|_| asks));
+    let settings = CheckSettings { tls, ..timing(&section, kind) };
+    section.refuse(&["grpc"], NOT_YET);
     section.finish();
-    (asks_http || tcp).then_some(settings)
+    asks.then_some(settings)
 }
 
 fn timing(section: &Section<'_>, kind: CheckKind) -> CheckSettings {
@@ -54,6 +57,7 @@ fn timing(section: &Section<'_>, kind: CheckKind) -> CheckSettings {
         ),
         port: section.integer_or_none("port", &(1..=65_535)),
         kind: default.kind,
+        tls: None,
     };
     not_above(section, "timeout", settings.timeout, "interval", settings.interval);
     let (low, high) = (settings.unhealthy_interval, settings.unhealthy_interval_max);

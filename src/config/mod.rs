@@ -4,6 +4,7 @@
 //! with its place; so one look at the file tells all that is wrong with it.
 
 mod check;
+mod check_tls;
 mod document;
 mod env;
 mod listen;

@@ -2,6 +2,7 @@
 
 use super::document::{Document, Scalar, kind};
 use super::problem::{Origin, suggestion};
+use super::value::flag;
 use std::cell::{Cell, RefCell};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -84,6 +85,24 @@ impl<'a> Section<'a> {
         let at = own.map_or(self.at, |(at, _)| at);
         let (own, behind) = (own.map(|(_, table)| table), behind.map(|(_, table)| table));
         Self { is_defaults: self.is_defaults, ..Self::new(self.doc, self.path_of(key), at, own, behind) }
+    }
+
+    /// The table `key`, unless it is `false`. `true` stands for one that has nothing to say of its own.
+    pub(super) fn table_or_flag(&self, key: &'static str) -> Option<Self> {
+        let is_table = |found: &Found<'a>| found.value.get_ref().is_table();
+        if self.find(key).as_ref().is_some_and(is_table) {
+            return Some(self.section(key));
+        }
+        let given = self.read(key, |scalar| {
+            flag(scalar).map_err(|kind| format!("true, false or a table is expected here, not {kind}"))
+        });
+        if given == Some(true) {
+            let behind = self.behind.and_then(|table| self.table(table, key, true)).map(|(_, table)| table);
+            let section = Self::new(self.doc, self.path_of(key), self.at, None, behind);
+            return Some(Self { is_defaults: self.is_defaults, ..section });
+        }
+        self.note(key, false.to_string(), self.origin_of(key));
+        None
     }
 
     /// An empty table of this path.

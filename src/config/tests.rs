@@ -4,6 +4,7 @@ use super::*;
 use crate::balance::Algorithm;
 use crate::discovery::SourceSettings;
 use crate::health::{CheckKind, CheckSettings, HttpCheck};
+use crate::net::tls::{Identity, ServerName, TlsClient, TlsSettings, authorities, certificates, private_key};
 use crate::registry::Credential;
 use proptest::prelude::*;
 
@@ -67,6 +68,85 @@ fn defaults_speak_where_a_service_is_silent() {
     assert_eq!(a.check, Some(CheckSettings { rise: 4, ..CheckSettings::new(http) }));
     assert_eq!(b.check, Some(CheckSettings { rise: 4, ..CheckSettings::new(CheckKind::Tcp) }));
     assert_eq!(c.check, None);
+}
+
+#[test]
+fn a_check_over_tls_takes_its_trust_from_defaults_and_its_name_from_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    certify(folder.path());
+    let text = "[defaults.health]\nhttp = \"/up\"\n[defaults.health.tls]\nca_cert = \"ca.pem\"\n\
+                [service.a]\nport = 1\nfrom = \"consul:a\"\n\
+                [service.b]\nport = 2\nfrom = \"consul:b\"\nhealth.host = \"b.internal:8443\"\n\
+                [service.c]\nport = 3\nfrom = \"consul:c\"\n\
+                health = { host = \"[::1]:8443\", tls = \"${TLS}\" }\n\
+                [service.d]\nport = 4\nfrom = \"consul:d\"\n\
+                health = { host = \"x\", tls = { server_name = \"d.internal\", verify = false } }\n\
+                [service.e]\nport = 5\nfrom = \"consul:e\"\nhealth = { tcp = true }\n\
+                [service.f]\nport = 6\nfrom = \"consul:f\"\nhealth = { tls = false }\n\
+                [service.g]\nport = 7\nfrom = \"consul:g\"\nhealth = { tcp = false }\n";
+    let (loaded, _) = read("a.toml", folder.path(), text, &env(&[("TLS", "true")])).unwrap();
+    let client = |name: Option<&'static str>, http: bool, verify: bool| {
+        let settings = TlsSettings {
+            trusted: authorities(&folder.path().join("ca.pem")).unwrap(),
+            identity: None,
+            server_name: name.map(|name| ServerName::try_from(name).unwrap()),
+            verify,
+            alpn: if http { vec![b"http/1.1".to_vec()] } else { Vec::new() },
+        };
+        Some(Some(TlsClient::new(settings).unwrap()))
+    };
+    let checks = loaded.settings.services.into_iter().map(|service| service.check.map(|check| check.tls));
+    let expected = [
+        client(None, true, true),
+        client(Some("b.internal"), true, true),
+        client(Some("::1"), true, true),
+        client(Some("d.internal"), true, false),
+        client(None, false, true),
+        Some(None),
+        None,
+    ];
+    for (service, (got, expected)) in "abcdefg".chars().zip(checks.zip(expected)) {
+        assert_eq!(got, expected, "{service}");
+    }
+}
+
+#[test]
+fn files_of_tls_are_looked_into() {
+    let folder = tempfile::tempdir().unwrap();
+    certify(folder.path());
+    let file = |name: &str| folder.path().join(name);
+    std::fs::copy(file("client.key"), file("other.key")).unwrap();
+    certify(folder.path());
+    let text = std::fs::read_to_string(file("ca.pem")).unwrap();
+    std::fs::write(file("cut.pem"), &text[..text.len() / 2]).unwrap();
+    std::fs::write(file("odd.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
+    std::fs::write(file("odd.key"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+        .unwrap();
+    let told = |tls: &str| {
+        let text = format!("{MINIMAL}[service.orders.health]\ntcp = true\ntls = {{ {tls} }}\n");
+        read("a.toml", folder.path(), &text, &env(&[])).unwrap_err().to_string()
+    };
+    for (tls, key, message) in [
+        ("ca_cert = \"cut.pem\"", "ca_cert", "cut.pem holds a damaged PEM certificate: "),
+        ("ca_cert = \"odd.pem\"", "ca_cert", "odd.pem holds a damaged PEM certificate: "),
+        ("ca_cert = \"client.key\"", "ca_cert", "client.key holds no PEM certificate"),
+        ("ca_cert = \".\"", "ca_cert", "cannot read "),
+        (
+            "client_cert = \"client.pem\", client_key = \"odd.key\"",
+            "client_key",
+            "odd.key holds a damaged private key: ",
+        ),
+        (
+            "client_cert = \"client.pem\", client_key = \"other.key\"",
+            "client_cert",
+            "the client's certificate and key do not fit together: ",
+        ),
+    ] {
+        let told = told(tls);
+        assert!(told.contains(&format!("service.orders.health.tls.{key}: ")), "{told}");
+        assert!(told.contains(message) && told.lines().count() == 1, "{message}: {told}");
+    }
 }
 
 #[test]
@@ -190,11 +270,22 @@ fn documented() -> BTreeSet<(String, String)> {
     keys
 }
 
+/// Writes a certificate of its own authority, and its key.
+fn certify(folder: &Path) {
+    let mut command = std::process::Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    command.args(["-subj", "/CN=client", "-keyout", "client.key", "-out", "client.pem"]).current_dir(folder);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    std::fs::copy(folder.join("client.pem"), folder.join("ca.pem")).unwrap();
+}
+
 /// The default file with every key that is commented out, and without these.
 fn uncommented(folder: &Path, without: &[&str]) -> String {
-    for name in ["consul-token", "etcd-password", "ca.pem", "client.pem", "client.key"] {
+    for name in ["consul-token", "etcd-password"] {
         std::fs::write(folder.join(name), "x").unwrap();
     }
+    certify(folder);
     let mut table = String::new();
     let mut text = String::new();
     for line in DEFAULTS.lines() {
@@ -239,7 +330,16 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
         body: Some("ok".to_owned()),
         ..HttpCheck::get("/health")
     };
-    orders.check = Some(CheckSettings { port: Some(8081), ..CheckSettings::new(CheckKind::Http(http)) });
+    let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|name| folder.path().join(name));
+    let tls = TlsSettings {
+        trusted: authorities(&ca).unwrap(),
+        identity: Some(Identity::new(certificates(&cert).unwrap(), private_key(&key).unwrap()).unwrap()),
+        server_name: Some(ServerName::try_from("orders.internal").unwrap()),
+        verify: true,
+        alpn: vec![b"http/1.1".to_vec()],
+    };
+    let tls = Some(TlsClient::new(tls).unwrap());
+    orders.check = Some(CheckSettings { port: Some(8081), tls, ..CheckSettings::new(CheckKind::Http(http)) });
     assert_eq!(loaded.settings, expected);
 }
 

@@ -97,11 +97,8 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
-        self.effective(key, default, bool::to_string, |scalar| match scalar {
-            Scalar::Flag(flag) => Ok(*flag),
-            Scalar::Text(text) if scalar.is_expanded() && text == "true" => Ok(true),
-            Scalar::Text(text) if scalar.is_expanded() && text == "false" => Ok(false),
-            other => Err(format!("true or false is expected here, not {}", other.kind())),
+        self.effective(key, default, bool::to_string, |scalar| {
+            flag(scalar).map_err(|kind| format!("true or false is expected here, not {kind}"))
         })
     }
 
@@ -259,6 +256,19 @@ where
     };
     let fits = number.and_then(|number| T::try_from(number).ok()).filter(|number| range.contains(number));
     fits.ok_or_else(|| format!("{shown} is out of range: {from} to {to} is accepted"))
+}
+
+/// `true` or `false`; also as a text, if it came out of a variable.
+///
+/// # Errors
+/// What it is instead.
+pub(super) fn flag(scalar: &Scalar<'_>) -> Result<bool, &'static str> {
+    match scalar {
+        Scalar::Flag(flag) => Ok(*flag),
+        Scalar::Text(text) if scalar.is_expanded() && text == "true" => Ok(true),
+        Scalar::Text(text) if scalar.is_expanded() && text == "false" => Ok(false),
+        other => Err(other.kind()),
+    }
 }
 
 /// As TOML writes a text.

@@ -1,6 +1,8 @@
 //! One question over HTTP/1.1, and whether the answer passes.
 
-use super::{HttpCheck, ProbeError, tcp};
+use super::dial::{Dialer, Stream};
+use super::probe::is_cut;
+use super::{HttpCheck, ProbeError};
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
 use http::uri::PathAndQuery;
@@ -14,7 +16,6 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// RFC 9110, section 10.1.5: product and comment.
@@ -30,6 +31,7 @@ const KEPT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct HttpProbe {
     check: HttpCheck,
+    dialer: Dialer,
     kept: Option<Kept>,
 }
 
@@ -53,11 +55,15 @@ struct Link {
     driver: Option<Driver>,
 }
 
-type Driver = http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>;
+type Driver = http1::Connection<TokioIo<Stream>, Empty<Bytes>>;
 
 impl HttpProbe {
-    pub(super) fn new(check: HttpCheck) -> Self {
-        Self { check, kept: None }
+    pub(super) fn new(check: HttpCheck, dialer: Dialer) -> Self {
+        Self { check, dialer, kept: None }
+    }
+
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
     pub(super) async fn ask(&mut self, addr: SocketAddr) -> Result<(), ProbeError> {
@@ -68,8 +74,8 @@ impl HttpProbe {
         {
             return self.judge(addr, link, response).await;
         }
-        let mut link = Link::open(addr).await?;
-        let response = link.send(request).await.map_err(ProbeError::Exchange)?;
+        let mut link = Link::open(self.dialer.dial(addr).await?).await?;
+        let response = link.send(request).await.map_err(|error| self.unanswered(error))?;
         self.judge(addr, link, response).await
     }
 
@@ -101,6 +107,14 @@ impl HttpProbe {
         *request.uri_mut() = Uri::from(path);
         *request.headers_mut() = headers;
         Ok(request)
+    }
+
+    fn unanswered(&self, error: hyper::Error) -> ProbeError {
+        if self.dialer.is_anonymous() && is_cut(&error) {
+            ProbeError::Anonymous(error)
+        } else {
+            ProbeError::Exchange(error)
+        }
     }
 
     async fn reuse(&mut self, addr: SocketAddr) -> Option<Link> {
@@ -166,10 +180,7 @@ impl Kept {
 }
 
 impl Link {
-    async fn open(addr: SocketAddr) -> Result<Self, ProbeError> {
-        let stream = tcp::connect(addr).await?;
-        // A probe is one small packet; without this it might wait for another. A socket that refuses works all the same.
-        let _ = stream.set_nodelay(true);
+    async fn open(stream: Stream) -> Result<Self, ProbeError> {
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(LIMIT)
             .handshake(TokioIo::new(stream))
@@ -238,6 +249,10 @@ fn ranges(check: &HttpCheck) -> String {
 mod tests {
     use super::*;
 
+    fn probe(check: HttpCheck) -> HttpProbe {
+        HttpProbe::new(check, Dialer::new(None))
+    }
+
     #[test]
     fn ranges_read_as_people_write_them() {
         let check = HttpCheck { expect: vec![200..=299, 304..=304], ..HttpCheck::get("/") };
@@ -247,7 +262,7 @@ mod tests {
     #[test]
     fn own_headers_win_over_the_defaults() {
         let addr = "[::1]:80".parse().unwrap();
-        let plain = HttpProbe::new(HttpCheck::get("/health?full=1")).request(addr).unwrap();
+        let plain = probe(HttpCheck::get("/health?full=1")).request(addr).unwrap();
         assert_eq!(plain.uri().to_string(), "/health?full=1");
         assert_eq!(plain.headers()[HOST], "[::1]:80");
         assert!(plain.headers()[USER_AGENT].to_str().unwrap().starts_with("outrigger/"));
@@ -259,21 +274,21 @@ mod tests {
             ],
             ..HttpCheck::get("/")
         };
-        let own = HttpProbe::new(check.clone()).request(addr).unwrap();
+        let own = probe(check.clone()).request(addr).unwrap();
         assert_eq!(
             (&own.headers()[USER_AGENT], &own.headers()[HOST]),
             (&"probe".parse().unwrap(), &"a".parse().unwrap())
         );
 
-        let named = HttpProbe::new(HttpCheck { host: Some("b".to_owned()), ..check }).request(addr).unwrap();
+        let named = probe(HttpCheck { host: Some("b".to_owned()), ..check }).request(addr).unwrap();
         assert_eq!(named.headers().get_all(HOST).iter().collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]
     fn what_cannot_be_asked_is_an_error_not_a_panic() {
         let addr = "127.0.0.1:80".parse().unwrap();
-        assert!(HttpProbe::new(HttpCheck::get("/a b")).request(addr).is_err());
+        assert!(probe(HttpCheck::get("/a b")).request(addr).is_err());
         let check = HttpCheck { host: Some("a\nb".to_owned()), ..HttpCheck::get("/") };
-        assert!(HttpProbe::new(check).request(addr).is_err());
+        assert!(probe(check).request(addr).is_err());
     }
 }

@@ -1,12 +1,12 @@
 //! Judging instances by asking them.
 
 mod checker;
+mod dial;
 mod http;
 mod pace;
 mod probe;
 mod rounds;
 mod schedule;
-mod tcp;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -15,6 +15,7 @@ pub use checker::check;
 pub use pace::Pace;
 pub use probe::{Probe, ProbeError};
 
+use crate::net::tls::TlsClient;
 use ::http::{HeaderName, HeaderValue, Method};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -39,12 +40,14 @@ pub struct CheckSettings {
     pub unhealthy_interval_max: Duration,
     /// Checked instead of the endpoint's own port.
     pub port: Option<u16>,
+    /// HTTPS, or a TCP check whose TLS handshake must succeed too.
+    pub tls: Option<TlsClient>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
     Http(HttpCheck),
-    /// The connection is accepted.
+    /// The connection is accepted, and TLS over it if the check has it.
     Tcp,
 }
 
@@ -90,6 +93,7 @@ impl CheckSettings {
             unhealthy_interval: Duration::from_secs(5),
             unhealthy_interval_max: Duration::from_secs(30),
             port: None,
+            tls: None,
         }
     }
 }

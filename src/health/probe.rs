@@ -1,12 +1,15 @@
 //! One probe of one address: a question, an answer, a time limit.
 
+use super::dial::Dialer;
 use super::http::HttpProbe;
-use super::{CheckKind, CheckSettings, tcp};
+use super::{CheckKind, CheckSettings};
+use crate::net::tls::TlsFailure;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Asks one target. Keeps its HTTP connection between probes; dropping it closes that.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ pub struct Probe {
 #[derive(Debug)]
 enum Kind {
     Http(Box<HttpProbe>),
-    Tcp,
+    Tcp(Dialer),
 }
 
 /// Why a probe failed, in words for people.
@@ -29,8 +32,15 @@ pub enum ProbeError {
     Connect(#[source] io::Error),
     #[error("timed out after {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
+    #[error("timed out after {} in the TLS handshake", humantime::format_duration(*.0))]
+    Handshake(Duration),
+    #[error(transparent)]
+    Tls(#[from] TlsFailure),
     #[error("{}", exchange_in_words(.0))]
     Exchange(#[source] hyper::Error),
+    /// A server that wants a client certificate may end the connection so fast that its saying so is lost.
+    #[error("{} (no client certificate is configured)", exchange_in_words(.0))]
+    Anonymous(#[source] hyper::Error),
     #[error("status {got}, expected {expected}")]
     Status { got: u16, expected: String },
     #[error("body does not contain {0:?}")]
@@ -41,9 +51,10 @@ pub enum ProbeError {
 
 impl Probe {
     pub fn new(settings: &CheckSettings) -> Self {
+        let dialer = Dialer::new(settings.tls.clone());
         let kind = match &settings.kind {
-            CheckKind::Http(check) => Kind::Http(Box::new(HttpProbe::new(check.clone()))),
-            CheckKind::Tcp => Kind::Tcp,
+            CheckKind::Http(check) => Kind::Http(Box::new(HttpProbe::new(check.clone(), dialer))),
+            CheckKind::Tcp => Kind::Tcp(dialer),
         };
         Self { kind, timeout: settings.timeout, port: settings.port }
     }
@@ -57,13 +68,18 @@ impl Probe {
         if let Some(port) = self.port {
             addr.set_port(port);
         }
+        let (limit, begin) = (self.timeout, Instant::now());
         let asking = async {
             match &mut self.kind {
                 Kind::Http(probe) => probe.ask(addr).await,
-                Kind::Tcp => tcp::connect(addr).await.map(drop),
+                Kind::Tcp(dialer) => dialer.knock(addr, || limit.saturating_sub(begin.elapsed()) / 2).await,
             }
         };
-        tokio::time::timeout(self.timeout, asking).await.unwrap_or(Err(ProbeError::TimedOut(self.timeout)))
+        match tokio::time::timeout(limit, asking).await {
+            Ok(answer) => answer,
+            Err(_) if self.dialer().was_handshaking() => Err(ProbeError::Handshake(limit)),
+            Err(_) => Err(ProbeError::TimedOut(limit)),
+        }
     }
 
     /// Looks after the kept connection until dropped: notices that the server closed it, closes it when it is old.
@@ -71,7 +87,14 @@ impl Probe {
     pub async fn idle(&mut self) -> Infallible {
         match &mut self.kind {
             Kind::Http(probe) => probe.idle().await,
-            Kind::Tcp => std::future::pending().await,
+            Kind::Tcp(_) => std::future::pending().await,
+        }
+    }
+
+    fn dialer(&self) -> &Dialer {
+        match &self.kind {
+            Kind::Http(probe) => probe.dialer(),
+            Kind::Tcp(dialer) => dialer,
         }
     }
 }
@@ -99,17 +122,31 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
+/// The connection ended before its time.
+pub(super) fn is_cut(error: &hyper::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let of_stream = |io: &io::Error| {
+        TlsFailure::of_stream(io).is_none()
+            && matches!(io.kind(), Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe)
+    };
+    error.is_incomplete_message() || error.is_canceled() || cause(error).is_some_and(of_stream)
+}
+
 fn exchange_in_words(error: &hyper::Error) -> String {
-    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let io = cause(error);
     let cut = error.is_incomplete_message()
         || error.is_canceled()
         || io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof);
     match io {
         _ if cut => "connection closed before the answer was complete".to_owned(),
-        Some(io) => in_words(io),
+        Some(io) => TlsFailure::of_stream(io).map_or_else(|| in_words(io), |failure| failure.to_string()),
         None if error.is_parse() => format!("the answer is no HTTP/1.1: {error}"),
         None => error.to_string(),
     }
+}
+
+fn cause(error: &hyper::Error) -> Option<&io::Error> {
+    error.source()?.downcast_ref()
 }
 
 #[cfg(test)]
@@ -131,6 +168,8 @@ mod tests {
             (ProbeError::Connect(io::ErrorKind::ConnectionRefused.into()), "connection refused"),
             (ProbeError::TimedOut(Duration::from_secs(2)), "timed out after 2s"),
             (ProbeError::TimedOut(Duration::from_millis(250)), "timed out after 250ms"),
+            (ProbeError::Handshake(Duration::from_secs(2)), "timed out after 2s in the TLS handshake"),
+            (TlsFailure::NoTls.into(), "no TLS there"),
             (ProbeError::Status { got: 503, expected: "200-299".to_owned() }, "status 503, expected 200-299"),
             (ProbeError::Body("ready".to_owned()), "body does not contain \"ready\""),
         ] {

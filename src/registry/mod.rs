@@ -4,7 +4,7 @@ pub mod consul;
 pub mod etcd;
 mod tls;
 
-pub use tls::{TlsError, install_provider};
+pub use crate::net::tls::{TlsError, install_provider};
 
 use crate::telemetry::Secret;
 use std::path::PathBuf;

@@ -1,34 +1,14 @@
-//! TLS towards registries: one provider of cryptography, certificates from PEM files.
+//! TLS towards registries: certificates from PEM files, as their clients want them.
 
 use super::TlsFiles;
-use std::path::Path;
-
-/// Makes ring this process's provider of cryptography, unless one is installed already. Needed before any TLS
-/// client is built; calling it again is harmless.
-pub fn install_provider() {
-    // The error only says that a provider is there, which is what was wanted.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-/// A file of the TLS settings that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("cannot read {path}: {cause}")]
-    Unreadable { path: String, cause: String },
-    #[error("{path} holds no {what}")]
-    Useless { path: String, what: &'static str },
-    #[error("a client certificate needs both cert and key")]
-    Half,
-}
+use crate::net::tls::{TlsError, certificates, pem};
 
 impl TlsFiles {
     /// The certificates to trust in addition to the system's own.
     pub(super) fn trusted(&self) -> Result<Vec<reqwest::Certificate>, TlsError> {
         let Some(path) = &self.ca else { return Ok(Vec::new()) };
-        match reqwest::Certificate::from_pem_bundle(&read(path)?) {
-            Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-            _ => Err(TlsError::Useless { path: path.display().to_string(), what: "PEM certificate" }),
-        }
+        let useless = |_| TlsError::Useless { path: path.display().to_string(), what: "PEM certificate" };
+        certificates(path)?.iter().map(|der| reqwest::Certificate::from_der(der).map_err(useless)).collect()
     }
 
     /// Our own certificate, if there is one.
@@ -38,19 +18,14 @@ impl TlsFiles {
             (None, None) => return Ok(None),
             _ => return Err(TlsError::Half),
         };
-        let mut pem = read(cert)?;
-        pem.push(b'\n');
-        pem.extend(read(key)?);
-        reqwest::Identity::from_pem(&pem).map(Some).map_err(|_| TlsError::Useless {
+        let mut text = pem(cert)?;
+        text.push(b'\n');
+        text.extend(pem(key)?);
+        reqwest::Identity::from_pem(&text).map(Some).map_err(|_| TlsError::Useless {
             path: format!("{} with {}", cert.display(), key.display()),
             what: "PEM certificate with its private key",
         })
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path)
-        .map_err(|e| TlsError::Unreadable { path: path.display().to_string(), cause: e.to_string() })
 }
 
 #[cfg(test)]

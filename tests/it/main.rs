@@ -28,6 +28,7 @@ mod overload;
 mod readme;
 mod retries;
 mod stopping;
+mod health_tls;
 mod support;
 mod upgrades;
 mod with_consul;

@@ -1,0 +1,3 @@
+//! Sockets beyond plain TCP: TLS, its files and its failures.
+
+pub mod tls;
