@@ -130,8 +130,7 @@ async fn endpoints_watch_shows_each_change_and_what_stands_against_the_source() 
         says(&mut watch, &format!("{url}: answers again")).await;
         let told = watch.output();
         assert_eq!(told.lines().filter(|line| line.starts_with(&url)).count(), 2, "{told}");
-        watch.signal("INT");
-        watch.ended(SOON).await;
+        drop(watch);
     }
 }
 
@@ -180,7 +179,8 @@ async fn run_names_every_port_in_use_at_once() {
         let start = format!("{owner}: cannot listen on 127.0.0.1:{port}: the port is in use");
         assert!(lines.iter().any(|line| line.starts_with(&start)), "{start}: {error}");
     }
-    assert_eq!(lines.len(), 3, "{error}");
+    let causes = lines.iter().filter(|line| line.contains("cannot listen on"));
+    assert_eq!(causes.count(), 3, "{error}");
 }
 
 #[tokio::test]
