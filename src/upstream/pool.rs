@@ -139,11 +139,6 @@ where
         });
     }
 
-    /// Idle connections of all targets.
-    pub fn idle_connections(&self) -> usize {
-        self.pools.borrow().values().map(|pool| pool.idle.len()).sum()
-    }
-
     fn take_idle(&self, target: &Target, settings: &ConnectionSettings) -> Option<SendRequest<B>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&target.id())?;
