@@ -3,7 +3,12 @@
 use super::parts::Parts;
 use crate::discovery::SourceSettings;
 use crate::model::{Endpoint, EndpointSet, Weight};
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// A longer list is shown by its first addresses and its length: it would be repeated wherever its source is named.
+const SHOWN_WHOLE: usize = 5;
+const SHOWN_FIRST: usize = 3;
 
 const EXAMPLE: &str = "write static://HOST:PORT,HOST:PORT, such as static://10.0.0.1:80,[::1]:80";
 
@@ -16,9 +21,10 @@ pub(super) fn parse(parts: &Parts<'_>) -> Result<(SourceSettings, Option<String>
         return Err(format!("a list of addresses has no path: {EXAMPLE}"));
     }
     let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut seen = HashSet::new();
     for text in list.split(',') {
         let addr = address(parts, text)?;
-        if endpoints.iter().any(|other| other.addr == addr) {
+        if !seen.insert(addr) {
             return Err(format!("{addr} is given twice"));
         }
         endpoints.push(Endpoint::at(addr));
@@ -37,6 +43,17 @@ pub(super) fn parse(parts: &Parts<'_>) -> Result<(SourceSettings, Option<String>
         }
     }
     Ok((SourceSettings::Fixed(EndpointSet::new(endpoints)), None))
+}
+
+/// The URL for people: whole if it is short, else its beginning and how many addresses it has.
+pub(super) fn shown(parts: &Parts<'_>) -> String {
+    let list = parts.authority.unwrap_or_default();
+    let count = list.split(',').count();
+    if count <= SHOWN_WHOLE {
+        return parts.masked();
+    }
+    let first: Vec<_> = list.split(',').take(SHOWN_FIRST).collect();
+    format!("static://{},… ({count})", first.join(","))
 }
 
 fn address(parts: &Parts<'_>, text: &str) -> Result<SocketAddr, String> {

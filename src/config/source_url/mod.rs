@@ -30,7 +30,7 @@ const ACCEPTED: &str = "accepted: static://HOST:PORT,…, file:PATH, consul:NAME
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     pub settings: SourceSettings,
-    /// The URL as it was written, without user and password.
+    /// For people: the URL as it was written, without user and password; of a long fixed list only the beginning.
     pub shown: String,
     /// What a service that nobody named may be called after it: `orders` for `consul:orders`.
     pub name: Option<ServiceName>,
@@ -70,7 +70,8 @@ pub(super) fn parse(
             return Err(format!("{scheme:?} is no source;{} {ACCEPTED}", suggestion(scheme, known)));
         }
     };
-    Ok(Source { settings, shown: parts.masked(), name: name.and_then(|name| ServiceName::new(&name).ok()) })
+    let shown = if parts.scheme == "static" { fixed::shown(&parts) } else { parts.masked() };
+    Ok(Source { settings, shown, name: name.and_then(|name| ServiceName::new(&name).ok()) })
 }
 
 #[cfg(test)]
@@ -125,6 +126,20 @@ mod tests {
         let got: Vec<_> = set.iter().map(|e| (e.addr.to_string(), e.weight)).collect();
         let expected = [("10.0.0.1:80", 3), ("127.0.0.1:82", 0), ("[2001:db8::1]:81", 1)];
         assert_eq!(got, expected.map(|(addr, weight)| (addr.to_owned(), Weight::new(weight))));
+    }
+
+    #[test]
+    fn a_long_static_list_is_shown_by_its_beginning() {
+        let url = |count: u16| {
+            let addrs: Vec<_> = (1..=count).map(|port| format!("127.0.0.1:{port}")).collect();
+            format!("static://{}", addrs.join(","))
+        };
+        assert_eq!(read(&url(5)).shown, url(5));
+        assert_eq!(read(&url(6)).shown, "static://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3,… (6)");
+        let long = read(&(url(10_001) + "?weights=1" + &",1".repeat(10_000)));
+        assert_eq!(long.shown, "static://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3,… (10001)");
+        let SourceSettings::Fixed(set) = long.settings else { panic!("no list") };
+        assert_eq!(set.len(), 10_001);
     }
 
     #[test]
