@@ -1,5 +1,6 @@
 //! The single writer of a cluster: answers and health flips in, snapshots out.
 
+use super::relist::Relist;
 use super::snapshot::{Member, Presence, Snapshot};
 use super::vanish::{self, Missing, Suspicion, Verdict};
 use super::{Cluster, eligible::eligible};
@@ -37,6 +38,7 @@ pub struct Upkeep {
 pub struct Keeper {
     cluster: Arc<Cluster>,
     feed: Feed,
+    relist: Relist,
     graces: Graces,
     events: Events,
     known: BTreeMap<SocketAddr, Known>,
@@ -81,6 +83,7 @@ impl Keeper {
         let keeper = Self {
             cluster,
             feed,
+            relist: Relist::default(),
             graces,
             events,
             known: BTreeMap::new(),
@@ -124,6 +127,7 @@ impl Keeper {
                 }
                 // Before the first answer there is nothing to publish.
                 () = self.health_changed.notified() => if self.generation > 0 { self.publish(false) },
+                () = self.relist.due(&self.cluster.doubted) => self.relist.ask(&self.feed, Instant::now()),
                 () = alarm => {
                     due = None;
                     self.tidy(Instant::now());

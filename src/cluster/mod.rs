@@ -2,6 +2,7 @@
 
 mod eligible;
 mod keeper;
+mod relist;
 mod room;
 mod snapshot;
 mod tallies;
@@ -22,7 +23,7 @@ use crate::upstream::ConnectionSettings;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// The rules of one cluster.
@@ -51,6 +52,8 @@ pub struct Cluster {
     discovered: watch::Sender<bool>,
     tallies: Box<[ServiceTally]>,
     room: Room,
+    /// Traffic says that the list may be out of date.
+    doubted: Notify,
 }
 
 /// Why there is no target.
@@ -76,6 +79,7 @@ impl Cluster {
             discovered: watch::channel(false).0,
             tallies: (0..workers.max(1)).map(|_| ServiceTally::default()).collect(),
             room: Room::default(),
+            doubted: Notify::new(),
             source,
             settings,
         })

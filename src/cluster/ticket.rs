@@ -52,7 +52,9 @@ impl Ticket {
     fn end(&mut self) {
         self.settled = true;
         self.target.history.load.leave();
-        self.target.history.tally.count(self.outcome);
+        if self.target.history.count(self.outcome) {
+            self.cluster.doubted.notify_one();
+        }
         self.cluster.tally(self.worker).attempt(self.outcome);
         self.cluster.room.freed();
     }

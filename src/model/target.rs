@@ -1,8 +1,8 @@
 //! An endpoint together with what this process has lived through with it.
 
-use super::{Endpoint, Flag, Health, Load, Tally};
+use super::{Endpoint, Flag, Health, Load, Outcome, Tally};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::time::Instant;
 
 /// A description that never changes, joined to a history that outlives it.
@@ -39,6 +39,8 @@ pub struct History {
     pub health: Health,
     pub load: Load,
     pub tally: Tally,
+    /// Failed connections in a row.
+    unreached: AtomicU32,
     since: Instant,
     /// Milliseconds from `since` to retirement, plus one; 0 = not retired.
     retired: AtomicU64,
@@ -52,6 +54,7 @@ impl History {
             health: Health::default(),
             load: Load::default(),
             tally: Tally::default(),
+            unreached: AtomicU32::new(0),
             since: now,
             retired: AtomicU64::new(0),
         }
@@ -64,6 +67,28 @@ impl History {
     /// When this process first saw the instance.
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Counts how an attempt ended; `true` at each fifth failed connection in a row, when the instance may well have
+    /// gone without a word of its registry.
+    pub fn count(&self, outcome: Outcome) -> bool {
+        /// So many failed connections in a row are a reason to doubt the list.
+        const DOUBTED: u32 = 5;
+        self.tally.count(outcome);
+        match outcome {
+            Outcome::ConnectFailed => {
+                let before = self.unreached.fetch_add(1, Ordering::Relaxed);
+                before.wrapping_add(1).is_multiple_of(DOUBTED)
+            }
+            Outcome::Abandoned => false,
+            _ => {
+                // Mostly it is 0 already, and a cell that is only read stays in every core's cache.
+                if self.unreached.load(Ordering::Relaxed) > 0 {
+                    self.unreached.store(0, Ordering::Relaxed);
+                }
+                false
+            }
+        }
     }
 
     /// Discovery removed it: no new requests, pooled connections go, what runs may finish. Final.
@@ -86,7 +111,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Outcome, Weight};
+    use crate::model::Weight;
     use std::time::Duration;
 
     #[test]
@@ -99,6 +124,21 @@ mod tests {
         assert_eq!(new.id(), old.id());
         assert!(new.history.health.has(Flag::Check), "a weight change revives nobody");
         assert_eq!(new.history.tally.attempts(), 1);
+    }
+
+    #[test]
+    fn each_fifth_failed_connection_in_a_row_is_a_doubt() {
+        let target = Target::new(Endpoint::at("127.0.0.1:1".parse().unwrap()), Instant::now());
+        let doubts =
+            |outcomes: &[Outcome]| outcomes.iter().filter(|outcome| target.history.count(**outcome)).count();
+        assert_eq!(doubts(&[Outcome::ConnectFailed; 4]), 0);
+        assert_eq!(doubts(&[Outcome::Abandoned; 9]), 0, "an abandoned attempt says nothing");
+        assert_eq!(doubts(&[Outcome::ConnectFailed; 1]), 1);
+        assert_eq!(doubts(&[Outcome::ConnectFailed; 10]), 2);
+        assert_eq!(doubts(&[Outcome::ConnectFailed; 4]), 0);
+        assert_eq!(doubts(&[Outcome::ServerError, Outcome::ConnectFailed]), 0, "an answer: it was reached");
+        assert_eq!(doubts(&[Outcome::ConnectFailed; 4]), 1);
+        assert_eq!(target.history.tally.get(Outcome::ConnectFailed), 24);
     }
 
     #[test]

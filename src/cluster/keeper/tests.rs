@@ -457,3 +457,46 @@ async fn the_checkers_list_follows_and_new_targets_are_unproven() {
     stage.say(answer(Trust::Trusted, &[2, 3])).await;
     assert_eq!(listed(&mut stage), [2, 3]);
 }
+
+/// Lets so many attempts fail to connect.
+fn refuse(stage: &Stage, count: usize) {
+    for _ in 0..count {
+        stage.pick(&Tried::default()).unwrap().finish(Outcome::ConnectFailed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_refused_connections_in_a_row_ask_the_source_again() {
+    let stage = stage();
+    stage.say(answer(Trust::Trusted, &[1])).await;
+    let asked = || stage.rewinds.load(Ordering::Relaxed);
+    refuse(&stage, 4);
+    stage.pick(&Tried::default()).unwrap().finish(Outcome::Success);
+    refuse(&stage, 4);
+    pass(SECOND * 5).await;
+    assert_eq!(asked(), 0, "four in a row are no reason");
+    refuse(&stage, 1);
+    pass(SECOND / 10).await;
+    assert_eq!(asked(), 1);
+    stage.say(answer(Trust::Trusted, &[1])).await;
+    for _ in 0..8 {
+        refuse(&stage, 5);
+        pass(SECOND / 10).await;
+    }
+    assert_eq!(asked(), 1, "at most one question per second");
+    pass(SECOND / 2).await;
+    assert_eq!(asked(), 2, "a doubt during the pause is not lost");
+    for _ in 0..10 {
+        refuse(&stage, 5);
+        pass(SECOND).await;
+    }
+    assert_eq!(asked(), 2, "a question that is not answered yet is not cut short");
+    stage.say(answer(Trust::Trusted, &[1])).await;
+    refuse(&stage, 5);
+    pass(SECOND / 10).await;
+    assert_eq!(asked(), 3);
+    stage.fail().await;
+    refuse(&stage, 50);
+    pass(SECOND * 5).await;
+    assert_eq!(asked(), 3, "a source that fails is asked at the pace of its back-off");
+}

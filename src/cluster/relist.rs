@@ -1,0 +1,38 @@
+//! When a doubt that traffic casts on the list becomes a question to its source.
+
+use crate::discovery::{Feed, Link};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The least time between two such questions.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Passes doubts on to a source, and no more of them than help.
+#[derive(Debug, Default)]
+pub(super) struct Relist {
+    asked: Option<Instant>,
+}
+
+impl Relist {
+    /// Waits for a doubt, which may have come during the pause after the last question. Cancel-safe.
+    pub(super) async fn due(&self, doubted: &Notify) {
+        if let Some(asked) = self.asked {
+            tokio::time::sleep_until(asked + PAUSE).await;
+        }
+        doubted.notified().await;
+    }
+
+    /// Asks the source, unless it is being asked already: a source that fails is, at the pace of its back-off, and one
+    /// that has yet to answer the last question must not be cut short by the next.
+    pub(super) fn ask(&mut self, feed: &Feed, now: Instant) {
+        let source = feed.status.view(now);
+        let answered = self
+            .asked
+            .is_none_or(|asked| source.age.is_some_and(|age| age <= now.saturating_duration_since(asked)));
+        if source.link == Link::Live && answered {
+            self.asked = Some(now);
+            feed.nudge();
+        }
+    }
+}
