@@ -2,11 +2,15 @@
 
 use super::answer::{Answer, text};
 use super::desk::{Desk, Seen};
-use crate::cluster::Presence;
+use super::state::reasons;
+use crate::cluster::{Member, Presence};
 use http::StatusCode;
 use std::fmt::Write;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// So many instances of a service are named.
+const EXAMPLES: usize = 3;
 
 pub(super) fn readiness(desk: &Desk) -> Answer {
     if desk.is_stopping() {
@@ -34,12 +38,27 @@ fn obstacle(seen: &Seen<'_>) -> Option<String> {
             failing.unwrap_or_default()
         )
     } else if snapshot.usable == 0 {
-        let known = snapshot.members.iter().filter(|member| member.presence != Presence::Draining).count();
-        write!(line, "{known} known, 0 usable")
+        let known: Vec<_> =
+            snapshot.members.iter().filter(|member| member.presence != Presence::Draining).collect();
+        write!(line, "{} known, 0 usable{}", known.len(), examples(&known))
     } else {
         return None;
     };
     Some(line)
+}
+
+/// What stands against the first few instances, in brackets; nothing if nobody is known.
+fn examples(known: &[&Member]) -> String {
+    if known.is_empty() {
+        return String::new();
+    }
+    let each = known.iter().take(EXAMPLES).map(|member| {
+        let reasons: Vec<_> =
+            reasons(member).into_iter().map(|reason| reason.replace(char::is_control, " ")).collect();
+        format!("{} {}", member.target.endpoint.addr, reasons.join(", "))
+    });
+    let more = if known.len() > EXAMPLES { "; …" } else { "" };
+    format!(" ({}{more})", each.collect::<Vec<_>>().join("; "))
 }
 
 /// Whole seconds, as people say them.

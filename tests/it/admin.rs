@@ -287,12 +287,13 @@ async fn ready_means_that_every_service_has_a_usable_instance() {
     assert_eq!(get(process.admin, "/readyz").await.status, 200);
     process.change(0, |target| {
         target.history.health.raise(Flag::Check);
+        target.history.health.set_note(Some("connection refused".into()));
     });
     let got = eventually("not ready", LONG, || async {
         Some(get(process.admin, "/readyz").await).filter(|got| got.status == 503)
     })
     .await;
-    assert_eq!(got.body, "orders: 1 known, 0 usable\n");
+    assert_eq!(got.body, "orders: 1 known, 0 usable (127.0.0.1:1 check: connection refused)\n");
     process.change(0, |target| {
         target.history.health.clear(Flag::Check);
     });
@@ -303,6 +304,63 @@ async fn ready_means_that_every_service_has_a_usable_instance() {
     let got = get(process.admin, "/readyz").await;
     assert_eq!((got.status, got.body.as_str()), (503, "stopping\n"));
     assert_eq!(get(process.admin, "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn ten_thousand_fixed_instances_make_no_answer_of_gigabytes() {
+    let list: Vec<_> = (1..=10_000_u16).map(|port| format!("127.0.0.1:{port}")).collect();
+    let url = format!("static://{}", list.join(","));
+    let mut sidecar = crate::support::Sidecar::start(&format!("[service.web]\nfrom = \"{url}\"\n")).await;
+    let got = get(sidecar.admin(), "/api/services").await;
+    assert!(got.body.len() < 10_000_000, "{} bytes", got.body.len());
+    let endpoints = &json(&got)[0]["endpoints"];
+    assert_eq!(endpoints.as_array().unwrap().len(), 10_000);
+    let shown = "static://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3,… (10000)";
+    assert_eq!(endpoints[9_999]["source"], shown);
+    assert!(sidecar.is_running());
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_five_connections_makes_the_source_be_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = crate::support::free_port();
+    std::fs::write(folder.path().join("web.toml"), format!("endpoints = [\"127.0.0.1:{port}\"]\n")).unwrap();
+    let config = "[service.web]\nfrom = \"file:web.toml\"\n";
+    let mut sidecar = crate::support::Sidecar::launch_in(folder, config, |_| {}).await;
+    sidecar.ready(LONG).await;
+    let questions =
+        async || sidecar.api("/api/services/web").await["sources"][0]["questions"].as_u64().unwrap();
+    let before = questions().await;
+    eventually("another question", LONG, async || {
+        let refused = sidecar.get("web", "/").await;
+        assert!(refused.status >= 500, "{}", refused.status);
+        (questions().await > before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn not_ready_names_a_few_instances_and_what_stands_against_them() {
+    let critical =
+        |port, why: &str| Endpoint { standing: Standing::Critical(why.to_owned().into()), ..at(port) };
+    let list = vec![
+        critical(1, "disk\nfull"),
+        Endpoint { weight: Weight::ZERO, ..at(2) },
+        critical(3, "no memory"),
+        critical(4, "maintenance"),
+    ];
+    let process =
+        Process::new().with_fixed("orders", list).with_fixed("web", Vec::new()).serve().ready().await;
+    let got = get(process.admin, "/readyz").await;
+    let lines: Vec<_> = got.body.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "orders: 4 known, 0 usable (127.0.0.1:1 registry: disk full; 127.0.0.1:2 weight 0; \
+             127.0.0.1:3 registry: no memory; …)",
+            "web: 0 known, 0 usable",
+        ]
+    );
 }
 
 #[tokio::test]
