@@ -19,6 +19,8 @@ async fn under(ulimit: &str, instance: &Instance) -> Sidecar {
     })
     .await;
     sidecar.ready(SOON).await;
+    // The connections that asked whether it is ready are closed now: no descriptor comes back later.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     sidecar
 }
 
@@ -97,7 +99,7 @@ async fn an_instance_is_not_blamed_for_descriptors_that_we_lack() {
     let mut client = open(&sidecar, 1).await.remove(0);
     let one = "outrigger_connections{side=\"client\"}";
     eventually("it is accepted", SOON, async || (sidecar.metric(one).await == 1.0).then_some(())).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     limit(&sidecar, 0);
     for _ in 0..8 {
         let answer = timeout(SOON, client.get("/")).await.expect("an answer in time").unwrap();
