@@ -1,5 +1,6 @@
 //! The composition root: the only place that knows everyone.
 
+mod descriptors;
 pub mod sources;
 mod start;
 

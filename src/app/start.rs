@@ -1,6 +1,6 @@
 //! Boot and stop, in order.
 
-use super::sources;
+use super::{descriptors, sources};
 use crate::admin::{self, Window};
 use crate::cluster::{Cluster, ClusterSettings, Graces, Keeper};
 use crate::config::{ServiceSettings, Settings};
@@ -62,7 +62,8 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
         bound.extend(listeners.into_iter().map(|listener| Bound { listener, cluster: Arc::clone(&cluster) }));
         clusters.push(cluster);
     }
-    let shared = Shared::new(settings.client, sockets.own.drain(..).collect(), workers);
+    let client = descriptors::fit(settings.client);
+    let shared = Shared::new(client, sockets.own.drain(..).collect(), workers);
     let stop = Stop::new();
     let crew = Crew::start(workers, bound, &shared, &events, &stop, settings.shutdown.drain)
         .map_err(StartError::Threads)?;

@@ -1,6 +1,6 @@
 //! Listening for the application, and dealing its connections out to the workers.
 
-use super::worker::{Shared, Worker};
+use super::worker::{Place, Shared, Worker};
 use crate::cluster::Cluster;
 use crate::rt::{LocalTasks, Stop, WorkerThreads};
 use crate::telemetry::Events;
@@ -11,13 +11,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 
 /// Connections that may wait for us in the kernel.
 const BACKLOG: i32 = 1024;
+
+/// How long a stop waits before it tells clients: a connection made just before it may have its request under way.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// The pause after a failed accept: out of descriptors, most likely, and others must end first.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A listening socket, and the service behind it.
 #[derive(Debug)]
@@ -48,7 +54,7 @@ struct Dealt {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     cluster: Arc<Cluster>,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// All workers.
@@ -108,18 +114,14 @@ async fn work(
     let tasks = LocalTasks::new(events);
     let worker = Worker::new(index, shared, tasks.clone(), SmallRng::from_rng(&mut rand::rng()));
     for bound in share {
-        let (worker, hands, stop) = (Rc::clone(&worker), Arc::clone(&hands), stop.clone());
-        tasks.spawn("accept", async move {
-            tokio::select! {
-                () = accept(&worker, &hands, bound) => {}
-                () = stop.cancelled() => {}
-            }
-        });
+        tasks.spawn("accept", accept(Rc::clone(&worker), Arc::clone(&hands), bound, stop.clone()));
     }
+    // The accepting tasks alone hold hands now: when the last of them has ended, the inbox says so.
+    drop(hands);
     let sweep = tasks.spawn("sweep", Rc::clone(&worker).sweep());
     let take = |dealt: Dealt| {
         if let Ok(stream) = TcpStream::from_std(dealt.stream) {
-            worker.take(stream, dealt.peer, dealt.cluster, dealt.permit);
+            worker.take(stream, dealt.peer, dealt.cluster, dealt.place);
         }
     };
     loop {
@@ -128,20 +130,27 @@ async fn work(
             () = stop.cancelled() => break,
         }
     }
-    // Accepted before the stop: served like any other.
-    while let Ok(dealt) = inbox.try_recv() {
-        take(dealt);
-    }
-    worker.stop();
-    let deadline = tokio::time::Instant::now() + drain;
-    while worker.clients() > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let begun = Instant::now();
+    let (mut dealing, mut told) = (true, false);
+    while (dealing || worker.clients() > 0) && begun.elapsed() < drain {
+        if !told && begun.elapsed() >= LINGER.min(drain / 2) {
+            told = true;
+            worker.stop();
+        }
+        tokio::select! {
+            dealt = inbox.recv(), if dealing => match dealt {
+                // Connected before the stop: served like any other.
+                Some(dealt) => take(dealt),
+                None => dealing = false,
+            },
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
     }
     sweep.abort();
 }
 
-/// Accepts for one service, as long as connections are allowed.
-async fn accept(worker: &Rc<Worker>, hands: &[mpsc::UnboundedSender<Dealt>], bound: Bound) {
+/// Accepts for one service, as long as connections are allowed; at the stop, what had connected before it.
+async fn accept(worker: Rc<Worker>, hands: Arc<[mpsc::UnboundedSender<Dealt>]>, bound: Bound, stop: Stop) {
     let Bound { listener, cluster } = bound;
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -150,46 +159,69 @@ async fn accept(worker: &Rc<Worker>, hands: &[mpsc::UnboundedSender<Dealt>], bou
             return;
         }
     };
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: others must end first.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        // Not before a connection is here: a quiet listener must not keep what another one needs.
-        let Ok(permit) = Arc::clone(&worker.shared.permits).acquire_owned().await else { return };
-        let chosen = least(&worker.shared.loads);
-        if let Some(load) = worker.shared.loads.get(chosen) {
-            load.fetch_add(1, Ordering::Relaxed);
-        }
-        if chosen == worker.index {
-            worker.take(stream, peer, Arc::clone(&cluster), permit);
-        } else if let (Ok(stream), Some(hand)) = (stream.into_std(), hands.get(chosen)) {
+    // Not before a connection is here: a quiet listener must not keep what another one needs.
+    let permit = || Arc::clone(&worker.shared.permits).acquire_owned();
+    let deal = |stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit| {
+        let place = Place::take(&worker.shared, permit);
+        if place.worker == worker.index {
+            worker.take(stream, peer, Arc::clone(&cluster), place);
+        } else if let Some(hand) = hands.get(place.worker)
+            && let Ok(stream) = stream.into_std()
+        {
             // A worker that has ended takes nothing more: so does the whole process.
-            let _ = hand.send(Dealt { stream, peer, cluster: Arc::clone(&cluster), permit });
+            let _ = hand.send(Dealt { stream, peer, cluster: Arc::clone(&cluster), place });
         }
+    };
+    let mut failing = false;
+    let mut waiting = None;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!(service = %cluster.name(), "connections are accepted again");
+                }
+                tokio::select! {
+                    Ok(permit) = permit() => deal(stream, peer, permit),
+                    () = stop.cancelled() => {
+                        waiting = Some((stream, peer));
+                        break;
+                    }
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(service = %cluster.name(), %error, "connections cannot be accepted");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    for (stream, peer) in waiting.into_iter().chain(connected(listener)) {
+        let Ok(permit) = permit().await else { return };
+        deal(stream, peer, permit);
     }
 }
 
-/// The worker with the fewest client connections.
-fn least(loads: &[AtomicUsize]) -> usize {
-    let fewest = loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
-    fewest.map_or(0, |(index, _)| index)
+/// Closes a listener, and takes the connections that the kernel has made for it already: closing it resets them.
+///
+/// The system itself is asked, since the runtime may not have heard of the newest.
+fn connected(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    std::iter::from_fn(|| listener.accept().ok())
+        .filter_map(|(stream, peer)| {
+            stream.set_nonblocking(true).ok()?;
+            Some((TcpStream::from_std(stream).ok()?, peer))
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn connections_go_to_the_worker_with_the_fewest() {
-        let loads: Vec<_> = [2, 1, 3].map(AtomicUsize::new).into();
-        assert_eq!(least(&loads), 1);
-    }
 
     #[test]
     fn a_port_in_use_is_refused() {

@@ -2,6 +2,7 @@
 
 use super::client::{Client, Phase};
 use super::error::Fault;
+use socket2::SockRef;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -26,6 +27,12 @@ pub(super) struct ClientIo {
 impl ClientIo {
     pub fn new(stream: TcpStream, client: Arc<Client>) -> Self {
         Self { stream, client, overtaking: Vec::new(), refused: false }
+    }
+
+    /// The process stops and no request is here. The system itself is asked: the runtime may not have heard yet.
+    fn is_over(&self) -> bool {
+        let idle = self.client.is_stopping() && self.client.phase() == Phase::Idle;
+        idle && !SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 
     fn write_overtaking(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -81,7 +88,11 @@ impl AsyncRead for ClientIo {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() && self.is_over() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(read)?;
         self.client.moved.store(true, Ordering::Relaxed);
         if self.client.phase() == Phase::Idle && buf.filled().len() > before {
             self.client.enter(Phase::Head, Instant::now());

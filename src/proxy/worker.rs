@@ -1,6 +1,6 @@
 //! One worker's world: its clients, its upstream connections, its dice. Nothing of it leaves the thread.
 
-use super::client::Client;
+use super::client::{Client, Phase};
 use super::http::serve;
 use super::socket::ClientIo;
 use super::upload::RequestBody;
@@ -92,9 +92,9 @@ impl Worker {
         stream: TcpStream,
         peer: SocketAddr,
         cluster: Arc<Cluster>,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) {
-        let seat = Rc::new(Seat::take(self, peer, &cluster, permit));
+        let seat = Rc::new(Seat::take(self, peer, &cluster, place));
         // Answers are small and must not wait for an acknowledgement; a socket that refuses will fail by itself.
         let _ = stream.set_nodelay(true);
         self.tasks.spawn("client", async move {
@@ -118,12 +118,15 @@ impl Worker {
                 if client.is_aborted() {
                     return Poll::Ready(());
                 }
-                if client.is_stopping() && !told {
+                // Its errors are the client's or were answered already.
+                let ended = connection.as_mut().poll(cx).map(|_| ());
+                // Hyper closes at once what is not amid a request, even if one is on its way: the socket ends those.
+                let busy = matches!(client.phase(), Phase::Busy | Phase::Answering);
+                if ended.is_pending() && client.is_stopping() && busy && !told {
                     told = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                // Its errors are the client's or were answered already.
-                connection.as_mut().poll(cx).map(|_| ())
+                ended
             })
             .await;
         });
@@ -155,17 +158,51 @@ impl Worker {
     }
 }
 
-/// A connection's place among the worker's clients and in the process's limit; given back on drop.
+/// One connection's share of the process's limit and of a worker's load; given back on drop.
+#[derive(Debug)]
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    /// Whom it goes to.
+    pub worker: usize,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// A place with the worker that has the fewest.
+    pub fn take(shared: &Arc<Shared>, permit: OwnedSemaphorePermit) -> Self {
+        let worker = least(&shared.loads);
+        if let Some(load) = shared.loads.get(worker) {
+            load.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { shared: Arc::clone(shared), worker, _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(load) = self.shared.loads.get(self.worker) {
+            load.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The worker with the fewest client connections.
+fn least(loads: &[AtomicUsize]) -> usize {
+    let fewest = loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
+    fewest.map_or(0, |(index, _)| index)
+}
+
+/// A connection's seat among the worker's clients; given back on drop.
 #[derive(Debug)]
 pub(super) struct Seat {
     pub worker: Rc<Worker>,
     pub client: Arc<Client>,
     number: u64,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Seat {
-    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Cluster, permit: OwnedSemaphorePermit) -> Self {
+    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Cluster, place: Place) -> Self {
         let idle = cluster.settings.timeouts.idle;
         let client = Client::new(peer, cluster.name().as_str(), idle, Instant::now());
         if worker.stopping.get() {
@@ -174,15 +211,34 @@ impl Seat {
         let number = worker.next_client.get();
         worker.next_client.set(number + 1);
         worker.clients.borrow_mut().insert(number, Arc::clone(&client));
-        Self { worker: Rc::clone(worker), client, number, _permit: permit }
+        Self { worker: Rc::clone(worker), client, number, _place: place }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.worker.clients.borrow_mut().remove(&self.number);
-        if let Some(load) = self.worker.shared.loads.get(self.worker.index) {
-            load.fetch_sub(1, Ordering::Relaxed);
-        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_go_to_the_worker_with_the_fewest() {
+        let loads: Vec<_> = [2, 1, 3].map(AtomicUsize::new).into();
+        assert_eq!(least(&loads), 1);
+    }
+
+    #[test]
+    fn a_place_that_nobody_uses_is_given_back() {
+        let limits = ClientLimits { connections: 1, ..ClientLimits::default() };
+        let shared = Shared::new(limits, HashSet::new(), 2);
+        let permit = Arc::clone(&shared.permits).try_acquire_owned().unwrap();
+        let place = Place::take(&shared, permit);
+        assert_eq!((shared.connections(), shared.permits.available_permits()), (1, 0));
+        drop(place);
+        assert_eq!((shared.connections(), shared.permits.available_permits()), (0, 1));
     }
 }

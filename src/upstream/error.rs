@@ -1,5 +1,6 @@
 //! How far a request got before it failed: that decides what may be tried again.
 
+use rustix::io::Errno;
 use std::io;
 
 /// A request without a response head.
@@ -62,6 +63,12 @@ impl SendError {
     /// What came back was no HTTP.
     pub fn is_protocol(&self) -> bool {
         matches!(&self.source, Cause::Http(e) if e.is_parse() || e.is_parse_status() || e.is_parse_too_large())
+    }
+
+    /// This process, or the whole machine, has no file descriptor left: that says nothing of the instance.
+    pub fn is_out_of_files(&self) -> bool {
+        let Cause::Io(error) = &self.source else { return false };
+        matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
     }
 
     /// Our own request body failed: the client's upload broke off.

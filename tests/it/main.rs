@@ -14,6 +14,7 @@ mod config;
 mod consul_faults;
 mod consul_outages;
 mod consul_source;
+mod descriptors;
 mod etcd_faults;
 mod etcd_source;
 mod failing_instances;

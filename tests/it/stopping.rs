@@ -138,6 +138,52 @@ async fn requests_that_stream_in_while_it_stops_are_answered_or_refused_never_br
 }
 
 #[tokio::test]
+async fn invariant_11_requests_sent_before_the_stop_are_answered_on_fresh_and_on_kept_connections() {
+    let instance = Instance::start("a").await;
+    let mut sidecar =
+        Sidecar::start(&format!("workers = 2\n[service.web]\nfrom = \"static://{}\"\n", instance.addr()))
+            .await;
+    let mut connections = Vec::new();
+    for _ in 0..20 {
+        let mut kept = open(&sidecar).await;
+        assert_eq!(kept.get("/").await.unwrap().status, 200);
+        connections.push(kept);
+    }
+    // The kernel takes it all while the process sleeps: it wakes to the requests and the signal at once.
+    sidecar.signal("STOP");
+    for _ in 0..20 {
+        connections.push(open(&sidecar).await);
+    }
+    for connection in &mut connections {
+        connection.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
+    }
+    sidecar.signal("TERM");
+    sidecar.signal("CONT");
+    let answers = connections.iter_mut().map(|c| timeout(SOON * 2, c.response()));
+    let answers = futures_util::future::join_all(answers).await;
+    let answered = answers.iter().filter(|a| matches!(a, Ok(Ok(answer)) if answer.status == 200)).count();
+    assert_eq!(answered, 40, "{answers:?}");
+    sidecar.stop_was_asked().await;
+}
+
+#[tokio::test]
+async fn invariant_11_a_head_that_has_begun_on_a_kept_connection_is_waited_for() {
+    let instance = Instance::start("a").await;
+    let mut sidecar = facing(instance.addr(), "").await;
+    let mut kept = open(&sidecar).await;
+    assert_eq!(kept.get("/").await.unwrap().status, 200);
+    kept.send("GET / HT").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    sidecar.signal("TERM");
+    closed(&sidecar).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    kept.send("TP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
+    assert_eq!(kept.response().await.unwrap().status, 200);
+    assert!(kept.is_closed(SOON).await);
+    sidecar.stop_was_asked().await;
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let server = RawServer::always(vec![Step::Hang]).await;
     let mut sidecar = facing(server.addr(), "[shutdown]\ndrain = \"1m\"\n").await;
