@@ -54,7 +54,8 @@ async fn answer(
         return refuse(&Fault::Loop, headers::is_grpc(&parts.headers));
     }
     let interim = parts.version >= Version::HTTP_11;
-    let traits = headers::to_upstream(&mut parts, client.peer, &mut worker.rng.borrow_mut());
+    let service = cluster.name().as_str();
+    let traits = headers::to_upstream(&mut parts, client.peer, service, &mut worker.rng.borrow_mut());
     let call = Call { exchange, head: &parts, upload: &upload, traits, interim };
     match call.run().await {
         Ok(answer) => respond(exchange, answer, traits, upload.refused(), switching, seat),
