@@ -165,9 +165,13 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Cluster, permit: OwnedSemaphorePermit) -> Self {
-        let idle = cluster.settings.timeouts.idle;
-        let client = Client::new(peer, cluster.name().as_str(), idle, Instant::now());
+    fn take(
+        worker: &Rc<Worker>,
+        peer: SocketAddr,
+        cluster: &Arc<Cluster>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let client = Client::new(peer, cluster, worker.index, Instant::now());
         if worker.stopping.get() {
             client.stop();
         }
