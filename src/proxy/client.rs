@@ -1,5 +1,6 @@
 //! One connection from the application: its phase, its clocks, and the bytes that overtake hyper.
 
+use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use futures_util::task::AtomicWaker;
 use std::net::SocketAddr;
@@ -11,6 +12,10 @@ use tokio::time::Instant;
 
 /// How long the rest of an unwanted request is read before the connection is given up.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// While more bytes of interim responses than this wait, further ones are dropped: nobody reads them, and nobody may
+/// count on them (RFC 9110, section 15.2).
+const EARLY_BYTES: usize = 64 << 10;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +29,7 @@ pub(super) enum Phase {
     Busy,
     /// The answer is on its way.
     Answering,
-    /// The answer is complete, but may not be written yet.
+    /// The answer is complete, but may not be written yet; or the upload goes on after it.
     Ending,
     /// Nothing more is written; what the client still sends is thrown away.
     Lingering,
@@ -39,7 +44,9 @@ pub(super) enum Phase {
 pub(super) struct Client {
     pub peer: SocketAddr,
     /// The service its listener belongs to, for answers of our own.
-    pub service: String,
+    pub cluster: Arc<Cluster>,
+    /// Whose cells its requests are counted in.
+    worker: usize,
     born: Instant,
     /// A [`Phase`].
     phase: AtomicU8,
@@ -55,8 +62,8 @@ pub(super) struct Client {
     pub moved: AtomicBool,
     /// Part of a request was left unread: hyper will close the connection.
     pub unread: AtomicBool,
-    /// How long an exchange may stand still.
-    idle: Duration,
+    /// The body of a request is on its way.
+    uploading: AtomicBool,
     /// Interim responses that are to be written before the real one; the lock is held for a copy of a few bytes.
     early: Mutex<Vec<u8>>,
     /// Some of them are not written yet.
@@ -65,10 +72,11 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub fn new(peer: SocketAddr, service: &str, idle: Duration, now: Instant) -> Arc<Self> {
+    pub fn new(peer: SocketAddr, cluster: &Arc<Cluster>, worker: usize, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             peer,
-            service: service.to_owned(),
+            cluster: Arc::clone(cluster),
+            worker,
             born: now,
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(0),
@@ -77,7 +85,7 @@ impl Client {
             stopping: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             unread: AtomicBool::new(false),
-            idle,
+            uploading: AtomicBool::new(false),
             early: Mutex::default(),
             has_early: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -107,16 +115,16 @@ impl Client {
             Phase::Idle => (limits.keep_alive, &self.expired),
             Phase::Head => (limits.head_timeout, &self.expired),
             Phase::Lingering => (LINGER, &self.aborted),
-            Phase::Busy | Phase::Tunnel => return,
-            Phase::Answering | Phase::Ending => {
+            Phase::Tunnel => return,
+            Phase::Busy if !self.has_early() => return,
+            Phase::Busy | Phase::Answering | Phase::Ending => {
                 if self.moved.swap(false, Ordering::Relaxed) {
                     self.touch(now);
                 }
-                (self.idle, &self.aborted)
+                (self.cluster.settings.timeouts.idle, &self.aborted)
             }
         };
-        let since = self.born + Duration::from_millis(self.since.load(Ordering::Relaxed));
-        if now.saturating_duration_since(since) >= limit {
+        if self.still(now) >= limit {
             verdict.store(true, Ordering::Relaxed);
             self.waker.wake();
         }
@@ -141,10 +149,17 @@ impl Client {
         self.waker.register(waker);
     }
 
-    /// Has `bytes` written before the response that is being waited for.
+    /// Has `bytes` written before the response that is being waited for, unless too many wait already.
     pub fn overtake(&self, bytes: &[u8]) {
-        self.early.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        self.has_early.store(true, Ordering::Release);
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        if early.len() > EARLY_BYTES {
+            return;
+        }
+        early.extend_from_slice(bytes);
+        drop(early);
+        if !self.has_early.swap(true, Ordering::AcqRel) {
+            self.touch(Instant::now());
+        }
         self.waker.wake();
     }
 
@@ -157,6 +172,24 @@ impl Client {
     /// Part of a request will not be read.
     pub fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
+        self.set_uploading(false);
+    }
+
+    /// Whether the body of a request is on its way.
+    pub fn set_uploading(&self, uploading: bool) {
+        if self.uploading.swap(uploading, Ordering::Relaxed) && !uploading && self.phase() == Phase::Ending {
+            // It may have been all that kept the connection from its next request.
+            self.waker.wake();
+        }
+    }
+
+    pub fn is_uploading(&self) -> bool {
+        self.uploading.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that was answered before it became an exchange.
+    pub fn count_refusal(&self, code: u16, now: Instant) {
+        self.cluster.tally(self.worker).request(code, self.still(now));
     }
 
     pub fn has_early(&self) -> bool {
@@ -170,6 +203,11 @@ impl Client {
     pub fn all_overtaken(&self) {
         self.has_early.store(false, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// Time since the phase began, or something last moved in it.
+    fn still(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born + Duration::from_millis(self.since.load(Ordering::Relaxed)))
     }
 
     fn touch(&self, now: Instant) {

@@ -30,7 +30,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Pick(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed(_) | Self::Reset(_) | Self::Protocol(_) => StatusCode::BAD_GATEWAY,

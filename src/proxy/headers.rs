@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use std::net::{IpAddr, SocketAddr};
 
 const VIA: HeaderValue = HeaderValue::from_static("1.1 outrigger");
+const VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 outrigger");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -85,13 +86,21 @@ pub(super) fn came_round(headers: &HeaderMap) -> bool {
     headers.get_all(header::VIA).iter().map(ours).sum::<usize>() >= MOST_HOPS
 }
 
-/// Turns the client's head into the one that the instance gets.
-pub(super) fn to_upstream(parts: &mut request::Parts, peer: SocketAddr, rng: &mut SmallRng) -> Traits {
+/// Turns the client's head into the one that the instance gets; `service` is its Host if the client named none.
+pub(super) fn to_upstream(
+    parts: &mut request::Parts,
+    peer: SocketAddr,
+    service: &str,
+    rng: &mut SmallRng,
+) -> Traits {
     let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
     let headers = &mut parts.headers;
     let trailers = lists(headers, &header::TE, "trailers");
+    // `h2c` is obsolete, some clients offer it with every request, and nothing after the switch would be HTTP/1.1 any
+    // more: it is treated as not sent (RFC 9113, section 3.1).
     let upgrade = parts.version == Version::HTTP_11
         && headers.contains_key(header::UPGRADE)
+        && !lists(headers, &header::UPGRADE, "h2c")
         && lists(headers, &header::CONNECTION, "upgrade");
     let traits = Traits {
         idempotent: is_idempotent(&parts.method) || headers.contains_key(IDEMPOTENCY_KEY),
@@ -122,7 +131,14 @@ pub(super) fn to_upstream(parts: &mut request::Parts, peer: SocketAddr, rng: &mu
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     forwarded(headers, peer);
-    headers.append(header::VIA, VIA);
+    // HTTP/1.0 may go without Host, what we send may not (RFC 9112, section 3.2). The client did not name this one.
+    if !headers.contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(service)
+    {
+        headers.insert(header::HOST, host);
+    }
+    // The version that was received (RFC 9110, section 7.6.3).
+    headers.append(header::VIA, if parts.version < Version::HTTP_11 { VIA_1_0 } else { VIA });
     headers.entry(TRACEPARENT).or_insert_with(|| traceparent(rng));
     parts.version = Version::HTTP_11;
     traits
@@ -251,7 +267,7 @@ mod tests {
     fn sent(build: http::request::Builder) -> (request::Parts, Traits) {
         let mut parts = parts(build);
         let peer = "127.0.0.1:5000".parse().unwrap();
-        let traits = to_upstream(&mut parts, peer, &mut SmallRng::seed_from_u64(1));
+        let traits = to_upstream(&mut parts, peer, "web", &mut SmallRng::seed_from_u64(1));
         (parts, traits)
     }
 
@@ -373,5 +389,40 @@ mod tests {
             headers.append(header::VIA, VIA);
         }
         assert!(came_round(&headers));
+        let mut headers = HeaderMap::new();
+        for _ in 0..4 {
+            assert!(!came_round(&headers));
+            headers.append(header::VIA, VIA);
+            headers.append(header::VIA, VIA_1_0);
+        }
+        assert!(came_round(&headers), "whatever version they came in");
+    }
+
+    #[test]
+    fn http_1_0_gets_the_host_that_it_lacks() {
+        let (parts, _) = sent(Request::get("/").version(Version::HTTP_10));
+        assert_eq!((parts.version, &parts.headers["host"]), (Version::HTTP_11, &"web".parse().unwrap()));
+        assert!(!parts.headers.contains_key("x-forwarded-host"), "the client said no such thing");
+        assert_eq!(parts.headers["via"], "1.0 outrigger");
+        let (parts, _) = sent(Request::get("http://real:81/a").version(Version::HTTP_10));
+        assert_eq!(parts.headers["host"], "real:81");
+        let (parts, _) = sent(Request::get("/").version(Version::HTTP_10).header("host", "named"));
+        assert_eq!(parts.headers["host"], "named");
+    }
+
+    #[test]
+    fn h2c_is_no_upgrade() {
+        for offer in ["h2c", "H2C", "websocket, h2c"] {
+            let (parts, traits) = sent(
+                Request::get("/")
+                    .header("connection", "Upgrade, HTTP2-Settings")
+                    .header("upgrade", offer)
+                    .header("http2-settings", "AAMAAABk"),
+            );
+            assert!(!traits.upgrade, "{offer}");
+            for gone in ["connection", "upgrade", "http2-settings"] {
+                assert!(!parts.headers.contains_key(gone), "{offer}: {gone}");
+            }
+        }
     }
 }

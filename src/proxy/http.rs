@@ -12,7 +12,7 @@ use super::worker::Seat;
 use crate::cluster::Cluster;
 use crate::model::Outcome;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -46,6 +46,7 @@ async fn answer(
     };
     let switching = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    client.set_uploading(!body.is_end_stream());
     let upload = Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left, client);
     if let Err(why) = headers::check(&parts) {
         return refuse(&Fault::BadRequest(why), false);
@@ -54,7 +55,8 @@ async fn answer(
         return refuse(&Fault::Loop, headers::is_grpc(&parts.headers));
     }
     let interim = parts.version >= Version::HTTP_11;
-    let traits = headers::to_upstream(&mut parts, client.peer, &mut worker.rng.borrow_mut());
+    let service = cluster.name().as_str();
+    let traits = headers::to_upstream(&mut parts, client.peer, service, &mut worker.rng.borrow_mut());
     let call = Call { exchange, head: &parts, upload: &upload, traits, interim };
     match call.run().await {
         Ok(answer) => respond(exchange, answer, traits, upload.refused(), switching, seat),

@@ -41,6 +41,7 @@ impl ClientIo {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.client.moved.store(true, Ordering::Relaxed);
             self.overtaking.drain(..written);
         }
         Poll::Ready(Ok(()))
@@ -59,7 +60,8 @@ impl ClientIo {
                 Some(b"HTTP/1.1 414") => Fault::TargetTooLong,
                 _ => Fault::Malformed,
             };
-            self.overtaking = fault.raw(&self.client.service);
+            self.client.count_refusal(fault.status().as_u16(), Instant::now());
+            self.overtaking = fault.raw(self.client.cluster.name().as_str());
         }
         true
     }
@@ -136,12 +138,16 @@ impl AsyncWrite for ClientIo {
     /// Hyper calls this exactly when it has nothing left to write: the only moment at which bytes may overtake.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.client.phase() {
-            Phase::Ending => self.client.enter(Phase::Idle, Instant::now()),
+            Phase::Ending if !self.client.is_uploading() => self.client.enter(Phase::Idle, Instant::now()),
             Phase::Busy if self.client.has_early() => {
-                if self.overtaking.is_empty() {
+                loop {
+                    ready!(self.write_overtaking(cx))?;
+                    // More may have come while the socket was full.
                     self.overtaking = self.client.take_early();
+                    if self.overtaking.is_empty() {
+                        break;
+                    }
                 }
-                ready!(self.write_overtaking(cx))?;
                 self.client.all_overtaken();
             }
             _ => {}

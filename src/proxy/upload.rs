@@ -267,6 +267,7 @@ impl Body for RequestBody {
             play.at += 1;
         }
         source.ended = frame.is_none() || source.incoming.is_end_stream();
+        source.client.set_uploading(!source.ended);
         Poll::Ready(frame.map(Ok))
     }
 

@@ -202,9 +202,8 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Cluster, place: Place) -> Self {
-        let idle = cluster.settings.timeouts.idle;
-        let client = Client::new(peer, cluster.name().as_str(), idle, Instant::now());
+    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Arc<Cluster>, place: Place) -> Self {
+        let client = Client::new(peer, cluster, worker.index, Instant::now());
         if worker.stopping.get() {
             client.stop();
         }

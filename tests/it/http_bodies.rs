@@ -356,3 +356,64 @@ async fn half_an_answer_is_never_a_whole_one_for_the_client() {
     assert_eq!(attempts(&sidecar, "reset").await, paths.len() as f64);
     assert_eq!(attempts(&sidecar, "success").await, 0.0);
 }
+
+#[tokio::test]
+async fn an_upload_may_go_on_long_after_the_answer_and_only_standing_still_ends_it() {
+    let server = ByHand::start().await;
+    let more = "timeouts.idle = \"4s\"\n[limits]\nhead_timeout = \"1s\"\nkeep_alive = \"700ms\"\n";
+    let sidecar = facing(server.addr(), more).await;
+    let mut client = open(&sidecar).await;
+    client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nabc").await.unwrap();
+    let mut instance = server.accept().await;
+    instance.head().await.unwrap();
+    instance.send("HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "ok");
+    let mut seen = Vec::new();
+    for byte in ["d", "e", "f"] {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.send(byte).await.unwrap();
+    }
+    while seen.len() < 6 {
+        let some = instance.some().await.unwrap();
+        assert!(!some.is_empty(), "the end after {seen:?}");
+        seen.extend(some);
+    }
+    assert_eq!(seen, b"abcdef");
+    // From here on nothing moves.
+    let begun = Instant::now();
+    assert!(client.is_closed(2 * SOON).await);
+    assert!(begun.elapsed() > Duration::from_millis(2500), "{:?}", begun.elapsed());
+    // One that has ended leaves a connection that waits for a request, and no longer.
+    let mut client = open(&sidecar).await;
+    client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nabc").await.unwrap();
+    let mut instance = server.accept().await;
+    instance.head().await.unwrap();
+    instance.send("HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "ok");
+    client.send("def").await.unwrap();
+    let begun = Instant::now();
+    assert!(client.is_closed(SOON).await);
+    assert!(begun.elapsed() < Duration::from_millis(3900), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn interim_responses_that_nobody_reads_neither_pile_up_nor_stay() {
+    let server = ByHand::start().await;
+    let sidecar = facing(server.addr(), "timeouts = { idle = \"1s\", request = \"60s\" }\n").await;
+    let mut client = open(&sidecar).await;
+    client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
+    let mut instance = server.accept().await;
+    instance.head().await.unwrap();
+    let hints = format!("HTTP/1.1 103 Early Hints\r\nX-Large: {}\r\n\r\n", "x".repeat(4000)).repeat(16);
+    let before = sidecar.rss_kib();
+    // They are taken for as long as the connection lasts.
+    let flood = async {
+        while instance.send(&hints).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (ended, highest) = peak(&sidecar, timeout(6 * SOON, flood)).await;
+    assert!(highest < before + (8 << 10), "{before} KiB, then {highest} KiB");
+    assert!(ended.is_ok(), "the client reads nothing, and its connection lasts");
+    assert_eq!(sidecar.metric("outrigger_requests_total{code=\"499\"}").await, 1.0);
+}

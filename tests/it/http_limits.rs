@@ -69,6 +69,7 @@ async fn a_target_beyond_what_can_be_read_is_a_414() {
     let sidecar = facing(server.addr(), "[limits]\nhead_bytes = \"256KiB\"\n").await;
     let request = format!("GET /{} HTTP/1.1\r\nHost: t\r\n\r\n", "a".repeat(100_000));
     refused(&sidecar, &server, request.as_bytes(), 414).await;
+    assert_eq!(sidecar.metric("outrigger_requests_total{code=\"414\"}").await, 1.0);
 }
 
 #[tokio::test]
@@ -105,6 +106,8 @@ async fn malformed_heads_are_a_400_and_reach_nobody() {
     }
     let total = sidecar.metric("outrigger_upstream_attempts_total").await;
     assert_eq!(total, 0.0);
+    // Also those that could not be read as a request at all.
+    assert_eq!(sidecar.metric("outrigger_requests_total{code=\"400\"}").await, 24.0);
 }
 
 #[tokio::test]

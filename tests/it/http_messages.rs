@@ -510,3 +510,22 @@ async fn grpc_clients_get_our_answers_as_trailers_only() {
     let looped = call(ROUND).await.unwrap();
     assert_eq!((looped.status, looped.header("grpc-status")), (200, Some("13")));
 }
+
+#[tokio::test]
+async fn http_1_0_without_a_host_reaches_the_instance_with_one() {
+    let server = RawServer::always(vec![Step::ok("ok")]).await;
+    let sidecar = facing(server.addr(), "").await;
+    for (request, host) in [
+        ("GET / HTTP/1.0\r\n\r\n", "web"),
+        ("GET http://orders:81/ HTTP/1.0\r\n\r\n", "orders:81"),
+        ("GET / HTTP/1.0\r\nHost: named\r\n\r\n", "named"),
+    ] {
+        let mut client = open(&sidecar).await;
+        client.send(request).await.unwrap();
+        assert_eq!(client.response().await.unwrap().text(), "ok");
+        let seen = server.requests().pop().unwrap().head;
+        assert_eq!(seen.start, "GET / HTTP/1.1", "{request:?}");
+        assert_eq!(all(&seen.fields, "host"), [host], "{request:?}");
+        assert_eq!(all(&seen.fields, "via"), ["1.0 outrigger"], "{request:?}");
+    }
+}

@@ -214,3 +214,24 @@ async fn a_tunnel_to_a_removed_instance_is_cut_when_its_drain_time_is_over() {
     assert!(sending.is_closed(SOON).await);
     assert_eq!(download.response().await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
 }
+
+#[tokio::test]
+async fn an_offer_of_h2c_stays_here_and_the_request_goes_on_as_http_1_1() {
+    let server = RawServer::always(vec![Step::ok("ok")]).await;
+    let sidecar = facing(server.addr(), "").await;
+    let mut client = open(&sidecar).await;
+    // As Java's HttpClient sends it; the connection is good for more.
+    for _ in 0..2 {
+        let offer = "POST / HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+                     HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nContent-Length: 4\r\n\r\nbody";
+        client.send(offer).await.unwrap();
+        let answer = client.response().await.unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    }
+    for request in server.requests() {
+        assert_eq!((request.head.start.as_str(), &request.body[..]), ("POST / HTTP/1.1", &b"body"[..]));
+        for name in ["upgrade", "http2-settings", "connection"] {
+            assert_eq!(request.head.field(name), None, "{name}");
+        }
+    }
+}
