@@ -9,9 +9,10 @@ use super::upload::{Gate, RequestBody, Upload};
 use crate::balance::{PickCtx, Tried};
 use crate::cluster::{PickError, Ticket};
 use crate::model::Outcome;
-use crate::policy::{Ask, Denied, Failure, Next, decide};
+use crate::policy::{Ask, Denied, Failure, Next, RetryReason, decide};
 use crate::upstream::{SendError, Stage};
 use http::{Request, StatusCode, header, request};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ impl Call<'_> {
         cluster.budget.request(*started);
         let mut tried = Tried::default();
         let mut attempts = 0;
+        let may_repeat = Cell::new(true);
         let mut ticket = self.ticket(&tried).await.map_err(Fault::Pick)?;
         loop {
             if worker.shared.own.contains(&ticket.target().endpoint.addr) {
@@ -44,7 +46,7 @@ impl Call<'_> {
             }
             tried.push(ticket.target().id());
             attempts += 1;
-            let mut failed = match self.attempt(ticket, self.time_for(attempts, &tried)).await {
+            let mut failed = match self.attempt(ticket, self.time_for(attempts, &tried), &may_repeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -92,14 +94,25 @@ impl Call<'_> {
         }
     }
 
-    /// One attempt within `limit`; on a kept-alive connection that turns out dead, once more on a fresh one.
-    async fn attempt(&self, mut ticket: Ticket, limit: Duration) -> Result<Answer, Failed> {
+    /// One attempt within `limit`; on a kept-alive connection that turns out dead, once more on a fresh one, which
+    /// uses up `may_repeat`.
+    async fn attempt(
+        &self,
+        mut ticket: Ticket,
+        limit: Duration,
+        may_repeat: &Cell<bool>,
+    ) -> Result<Answer, Failed> {
         let Exchange { worker, cluster, .. } = self.exchange;
         let settings = &cluster.settings.connections;
         let target = Arc::clone(ticket.target());
         let sending = async {
             match worker.upstream.send(&target, self.request(), settings, false).await {
-                Err(error) if self.is_stale_connection(&error) => {
+                Err(error)
+                    if self.is_stale_connection(&error)
+                        && may_repeat.replace(false)
+                        && cluster.budget.retry(Instant::now()) =>
+                {
+                    cluster.tally(worker.index).retry(RetryReason::StaleConnection);
                     worker.upstream.send(&target, self.request(), settings, true).await
                 }
                 sent => sent,
@@ -148,9 +161,11 @@ impl Call<'_> {
     }
 
     /// RFC 9112, section 9.3.1: a connection closed before the first byte of a response may have been closed before
-    /// the request was seen; a request that is safe to repeat is repeated on a fresh one.
+    /// the request was seen; a request that is safe to repeat is repeated on a fresh one. Once for all its attempts:
+    /// whoever kills each instance that sees it must not do so twice at each.
     fn is_stale_connection(&self, error: &SendError) -> bool {
         error.reused
+            && !error.heard
             && error.stage == Stage::Head
             && !error.is_protocol()
             && !error.is_upload()
