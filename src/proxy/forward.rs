@@ -20,6 +20,15 @@ use tokio::time::Instant;
 /// How long a request may wait for the very first list of instances.
 const FIRST_LIST: Duration = Duration::from_secs(5);
 
+/// Between two looks at a client that keeps its instance waiting.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// Who has kept an attempt waiting for too long.
+enum Late {
+    Instance,
+    Client,
+}
+
 /// One request and all its attempts.
 pub(super) struct Call<'a> {
     pub exchange: &'a Exchange,
@@ -118,9 +127,16 @@ impl Call<'_> {
                 sent => sent,
             }
         };
-        let Some(sent) = self.in_time(sending, limit).await else {
-            ticket.finish(Outcome::Timeout);
-            return Err(Failed::Fault(Failure::Timeout, Fault::Timeout(target.endpoint.addr)));
+        let sent = match self.in_time(sending, limit).await {
+            Ok(sent) => sent,
+            Err(Late::Instance) => {
+                ticket.finish(Outcome::Timeout);
+                return Err(Failed::Fault(Failure::Timeout, Fault::Timeout(target.endpoint.addr)));
+            }
+            Err(Late::Client) => {
+                ticket.finish(Outcome::Abandoned);
+                return Err(Failed::Fault(Failure::Protocol, Fault::UploadFailed));
+            }
         };
         match sent {
             Ok(response) => {
@@ -173,21 +189,28 @@ impl Call<'_> {
             && self.upload.is_replayable()
     }
 
-    /// Waits for the response head; the clock stands still while the upload makes progress.
-    async fn in_time<T>(&self, sending: impl Future<Output = T>, limit: Duration) -> Option<T> {
-        let mut deadline = Instant::now() + limit;
+    /// Waits for the response head, for an instance within `limit`. While it is the client's upload that is waited for,
+    /// that clock stands still, and the client has its own.
+    async fn in_time<T>(&self, sending: impl Future<Output = T>, limit: Duration) -> Result<T, Late> {
+        let idle = self.exchange.cluster.settings.timeouts.idle;
+        let begun = Instant::now();
         let mut sending = std::pin::pin!(sending);
+        let mut deadline = begun + limit.min(idle);
         loop {
-            match tokio::time::timeout_at(deadline, sending.as_mut()).await {
-                Ok(sent) => return Some(sent),
-                Err(_) => {
-                    let moved = self.upload.progress().or_else(|| self.upload.completed())?;
-                    if moved + limit <= Instant::now() {
-                        return None;
-                    }
-                    deadline = moved + limit;
-                }
+            if let Ok(sent) = tokio::time::timeout_at(deadline, sending.as_mut()).await {
+                return Ok(sent);
             }
+            let now = Instant::now();
+            let since = self.upload.handed_over(now).unwrap_or(begun).max(begun);
+            if since + limit <= now {
+                return Err(Late::Instance);
+            }
+            let starved = self.upload.starved();
+            if starved.is_some_and(|since| since + idle <= now) {
+                return Err(Late::Client);
+            }
+            // Should the client go on before that, its instance still has the whole of its limit.
+            deadline = (since + limit.max(SHORTEST_WAIT)).min(starved.unwrap_or(now) + idle);
         }
     }
 
@@ -209,10 +232,10 @@ impl Call<'_> {
 
     /// Time left until the response head must be there.
     fn left(&self) -> Duration {
-        let begun =
-            self.upload.progress().or_else(|| self.upload.completed()).unwrap_or(self.exchange.started);
+        let now = Instant::now();
+        let begun = self.upload.handed_over(now).unwrap_or(self.exchange.started);
         let deadline = begun.max(self.exchange.started) + self.exchange.cluster.settings.timeouts.request;
-        deadline.saturating_duration_since(Instant::now())
+        deadline.saturating_duration_since(now)
     }
 
     /// This attempt's share: what is left, divided among the attempts that may still be made.

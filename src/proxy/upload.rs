@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::cell::RefCell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,6 +42,10 @@ struct Source {
     shared: Arc<AtomicUsize>,
     ended: bool,
     progress: Instant,
+    /// The current attempt has asked for more and the client had nothing.
+    starved: bool,
+    /// The client went away before the end.
+    broke_off: bool,
     /// What holds the current attempt back.
     gate: Option<Arc<Gate>>,
     client: Arc<Client>,
@@ -151,6 +156,8 @@ impl Upload {
             shared: Arc::clone(shared),
             ended: false,
             progress: Instant::now(),
+            starved: false,
+            broke_off: false,
             gate: None,
             client: Arc::clone(client),
         }))))
@@ -162,6 +169,7 @@ impl Upload {
             let attempt = {
                 let mut source = source.borrow_mut();
                 source.attempt += 1;
+                source.starved = false;
                 source.gate.clone_from(&gate);
                 source.attempt
             };
@@ -181,16 +189,22 @@ impl Upload {
         self.0.as_ref().is_none_or(|source| !source.borrow().overflowed)
     }
 
-    /// When its last byte so far came, while it is on its way.
-    pub fn progress(&self) -> Option<Instant> {
+    /// Since when nothing more is awaited from the client: `now` while it is the client that we wait for. `None` if
+    /// there is no body.
+    pub fn handed_over(&self, now: Instant) -> Option<Instant> {
         let source = self.0.as_ref()?.borrow();
-        (!source.ended).then_some(source.progress)
+        Some(if source.starved { now } else { source.progress })
     }
 
-    /// When it was complete; `None` while it is not, or if there is none.
-    pub fn completed(&self) -> Option<Instant> {
+    /// Since when we wait for the client, if we do.
+    pub fn starved(&self) -> Option<Instant> {
         let source = self.0.as_ref()?.borrow();
-        source.ended.then_some(source.progress)
+        source.starved.then_some(source.progress)
+    }
+
+    /// The client went away before the end.
+    pub fn broke_off(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| source.borrow().broke_off)
     }
 }
 
@@ -252,6 +266,18 @@ impl Drop for Source {
     }
 }
 
+/// The connection ended, and not our patience with what came on it.
+fn is_end(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return !matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+        }
+        source = cause.source();
+    }
+    error.is_incomplete_message() || error.is_closed()
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = UploadError;
@@ -287,7 +313,9 @@ impl Body for RequestBody {
         if source.ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(Pin::new(&mut source.incoming).poll_frame(cx)).transpose()?;
+        let frame = Pin::new(&mut source.incoming).poll_frame(cx);
+        source.starved = frame.is_pending();
+        let frame = ready!(frame).transpose().inspect_err(|error| source.broke_off = is_end(error))?;
         source.progress = Instant::now();
         if let Some(frame) = &frame {
             source.keep(frame);

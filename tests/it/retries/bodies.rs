@@ -261,3 +261,21 @@ async fn a_body_in_tiny_chunks_costs_little_more_than_its_bytes() {
     let more = sidecar.rss_kib().saturating_sub(before);
     assert!(more < 8 << 10, "{more} KiB for {} bytes", UPLOADS * CHUNKS);
 }
+
+#[tokio::test]
+async fn a_client_that_pauses_its_upload_is_not_blamed_on_the_instance() {
+    let (first, second) = (Instance::start("a").await, Instance::start("b").await);
+    let config =
+        web(&[first.addr(), second.addr()], "timeouts = { connect = \"600ms\", request = \"600ms\" }");
+    let sidecar = Sidecar::start(&config).await;
+    let mut client = Connection::open(sidecar.service("web")).await.unwrap();
+    client.send("PUT /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n").await.unwrap();
+    client.send(pattern::bytes(0..5)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    client.send(pattern::bytes(5..10)).await.unwrap();
+    let answer = client.response().await.unwrap();
+    assert_eq!((answer.status, answer.text()), (200, digest(10)));
+    assert_eq!(sidecar.attempted("success").await, 1);
+    assert_eq!(sidecar.count("outrigger_upstream_attempts_total").await, 1);
+    assert_eq!(sidecar.count("outrigger_retries_total").await, 0);
+}
