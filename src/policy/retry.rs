@@ -58,10 +58,14 @@ pub enum RetryReason {
     Reset,
     Timeout,
     Status,
+    /// The instance may have closed a kept-alive connection before it saw the request; the one reason to ask the
+    /// same instance again.
+    StaleConnection,
 }
 
 impl RetryReason {
-    pub const ALL: [Self; 5] = [Self::ConnectFailed, Self::Unsent, Self::Reset, Self::Timeout, Self::Status];
+    pub const ALL: [Self; 6] =
+        [Self::ConnectFailed, Self::Unsent, Self::Reset, Self::Timeout, Self::Status, Self::StaleConnection];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -70,6 +74,7 @@ impl RetryReason {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Status => "status",
+            Self::StaleConnection => "stale_connection",
         }
     }
 }

@@ -9,15 +9,25 @@ use super::upload::{Gate, RequestBody, Upload};
 use crate::balance::{PickCtx, Tried};
 use crate::cluster::{PickError, Ticket};
 use crate::model::Outcome;
-use crate::policy::{Ask, Denied, Failure, Next, decide};
+use crate::policy::{Ask, Denied, Failure, Next, RetryReason, decide};
 use crate::upstream::{SendError, Stage};
 use http::{Request, StatusCode, header, request};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a request may wait for the very first list of instances.
 const FIRST_LIST: Duration = Duration::from_secs(5);
+
+/// Between two looks at a client that keeps its instance waiting.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// Who has kept an attempt waiting for too long.
+enum Late {
+    Instance,
+    Client,
+}
 
 /// One request and all its attempts.
 pub(super) struct Call<'a> {
@@ -37,6 +47,7 @@ impl Call<'_> {
         cluster.budget.request(*started);
         let mut tried = Tried::default();
         let mut attempts = 0;
+        let may_repeat = Cell::new(true);
         let mut ticket = self.ticket(&tried).await.map_err(Fault::Pick)?;
         loop {
             if worker.shared.own.contains(&ticket.target().endpoint.addr) {
@@ -44,7 +55,7 @@ impl Call<'_> {
             }
             tried.push(ticket.target().id());
             attempts += 1;
-            let mut failed = match self.attempt(ticket, self.time_for(attempts, &tried)).await {
+            let mut failed = match self.attempt(ticket, self.time_for(attempts, &tried), &may_repeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -92,22 +103,40 @@ impl Call<'_> {
         }
     }
 
-    /// One attempt within `limit`; on a kept-alive connection that turns out dead, once more on a fresh one.
-    async fn attempt(&self, mut ticket: Ticket, limit: Duration) -> Result<Answer, Failed> {
+    /// One attempt within `limit`; on a kept-alive connection that turns out dead, once more on a fresh one, which
+    /// uses up `may_repeat`.
+    async fn attempt(
+        &self,
+        mut ticket: Ticket,
+        limit: Duration,
+        may_repeat: &Cell<bool>,
+    ) -> Result<Answer, Failed> {
         let Exchange { worker, cluster, .. } = self.exchange;
         let settings = &cluster.settings.connections;
         let target = Arc::clone(ticket.target());
         let sending = async {
             match worker.upstream.send(&target, self.request(), settings, false).await {
-                Err(error) if self.is_stale_connection(&error) => {
+                Err(error)
+                    if self.is_stale_connection(&error)
+                        && may_repeat.replace(false)
+                        && cluster.budget.retry(Instant::now()) =>
+                {
+                    cluster.tally(worker.index).retry(RetryReason::StaleConnection);
                     worker.upstream.send(&target, self.request(), settings, true).await
                 }
                 sent => sent,
             }
         };
-        let Some(sent) = self.in_time(sending, limit).await else {
-            ticket.finish(Outcome::Timeout);
-            return Err(Failed::Fault(Failure::Timeout, Fault::Timeout(target.endpoint.addr)));
+        let sent = match self.in_time(sending, limit).await {
+            Ok(sent) => sent,
+            Err(Late::Instance) => {
+                ticket.finish(Outcome::Timeout);
+                return Err(Failed::Fault(Failure::Timeout, Fault::Timeout(target.endpoint.addr)));
+            }
+            Err(Late::Client) => {
+                ticket.finish(Outcome::Abandoned);
+                return Err(Failed::Fault(Failure::Protocol, Fault::UploadFailed));
+            }
         };
         match sent {
             Ok(response) => {
@@ -148,9 +177,11 @@ impl Call<'_> {
     }
 
     /// RFC 9112, section 9.3.1: a connection closed before the first byte of a response may have been closed before
-    /// the request was seen; a request that is safe to repeat is repeated on a fresh one.
+    /// the request was seen; a request that is safe to repeat is repeated on a fresh one. Once for all its attempts:
+    /// whoever kills each instance that sees it must not do so twice at each.
     fn is_stale_connection(&self, error: &SendError) -> bool {
         error.reused
+            && !error.heard
             && error.stage == Stage::Head
             && !error.is_protocol()
             && !error.is_upload()
@@ -158,21 +189,28 @@ impl Call<'_> {
             && self.upload.is_replayable()
     }
 
-    /// Waits for the response head; the clock stands still while the upload makes progress.
-    async fn in_time<T>(&self, sending: impl Future<Output = T>, limit: Duration) -> Option<T> {
-        let mut deadline = Instant::now() + limit;
+    /// Waits for the response head, for an instance within `limit`. While it is the client's upload that is waited for,
+    /// that clock stands still, and the client has its own.
+    async fn in_time<T>(&self, sending: impl Future<Output = T>, limit: Duration) -> Result<T, Late> {
+        let idle = self.exchange.cluster.settings.timeouts.idle;
+        let begun = Instant::now();
         let mut sending = std::pin::pin!(sending);
+        let mut deadline = begun + limit.min(idle);
         loop {
-            match tokio::time::timeout_at(deadline, sending.as_mut()).await {
-                Ok(sent) => return Some(sent),
-                Err(_) => {
-                    let moved = self.upload.progress().or_else(|| self.upload.completed())?;
-                    if moved + limit <= Instant::now() {
-                        return None;
-                    }
-                    deadline = moved + limit;
-                }
+            if let Ok(sent) = tokio::time::timeout_at(deadline, sending.as_mut()).await {
+                return Ok(sent);
             }
+            let now = Instant::now();
+            let since = self.upload.handed_over(now).unwrap_or(begun).max(begun);
+            if since + limit <= now {
+                return Err(Late::Instance);
+            }
+            let starved = self.upload.starved();
+            if starved.is_some_and(|since| since + idle <= now) {
+                return Err(Late::Client);
+            }
+            // Should the client go on before that, its instance still has the whole of its limit.
+            deadline = (since + limit.max(SHORTEST_WAIT)).min(starved.unwrap_or(now) + idle);
         }
     }
 
@@ -194,10 +232,10 @@ impl Call<'_> {
 
     /// Time left until the response head must be there.
     fn left(&self) -> Duration {
-        let begun =
-            self.upload.progress().or_else(|| self.upload.completed()).unwrap_or(self.exchange.started);
+        let now = Instant::now();
+        let begun = self.upload.handed_over(now).unwrap_or(self.exchange.started);
         let deadline = begun.max(self.exchange.started) + self.exchange.cluster.settings.timeouts.request;
-        deadline.saturating_duration_since(Instant::now())
+        deadline.saturating_duration_since(now)
     }
 
     /// This attempt's share: what is left, divided among the attempts that may still be made.

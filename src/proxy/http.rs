@@ -30,7 +30,9 @@ pub(super) async fn serve(
     let response = answer(&exchange, seat, request).await;
     exchange.client.overtaken().await;
     exchange.client.enter(Phase::Answering, Instant::now());
-    exchange.code = response.status().as_u16();
+    if !exchange.unheard.get() {
+        exchange.code = response.status().as_u16();
+    }
     Ok(response.map(|body| body.closing(exchange)))
 }
 
@@ -60,7 +62,10 @@ async fn answer(
     let call = Call { exchange, head: &parts, upload: &upload, traits, interim };
     match call.run().await {
         Ok(answer) => respond(exchange, answer, traits, upload.refused(), switching, seat),
-        Err(fault) => refuse(&fault, traits.grpc),
+        Err(fault) => {
+            exchange.unheard.set(upload.broke_off());
+            refuse(&fault, traits.grpc)
+        }
     }
 }
 

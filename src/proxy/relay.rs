@@ -8,6 +8,7 @@ use crate::model::Outcome;
 use crate::upstream::UpstreamBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(super) struct Exchange {
     pub started: Instant,
     /// The answer's status; 499 until there is one.
     pub code: u16,
+    /// The client went away amid its upload: the answer reaches nobody.
+    pub unheard: Cell<bool>,
 }
 
 impl Exchange {
@@ -31,7 +34,14 @@ impl Exchange {
 
     pub fn open(worker: Rc<Worker>, cluster: Arc<Cluster>, client: Arc<Client>, now: Instant) -> Self {
         client.enter(Phase::Busy, now);
-        Self { worker, cluster, client, started: now, code: Self::CLIENT_WENT_AWAY }
+        Self {
+            worker,
+            cluster,
+            client,
+            started: now,
+            code: Self::CLIENT_WENT_AWAY,
+            unheard: Cell::new(false),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::cell::RefCell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +18,9 @@ use tokio::time::{Instant, Sleep};
 /// (RFC 9110, section 10.1.1 forbids to wait for ever; one second is what curl waits).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
+/// Frames below this many bytes are kept joined: a client may send its body byte by byte.
+const BLOCK: usize = 8 * 1024;
+
 /// The client's body, shared by all attempts of one request. `None` inside: there is no body.
 #[derive(Debug)]
 pub(super) struct Upload(Option<Rc<RefCell<Source>>>);
@@ -27,7 +31,10 @@ struct Source {
     /// Whose turn it is: an abandoned attempt must not take bytes from its successor.
     attempt: u32,
     kept: Vec<Kept>,
+    /// Bytes of the body in it.
     kept_bytes: usize,
+    /// What it costs: those bytes and what holds them.
+    charged: usize,
     /// More came than is kept.
     overflowed: bool,
     limit: usize,
@@ -35,15 +42,20 @@ struct Source {
     shared: Arc<AtomicUsize>,
     ended: bool,
     progress: Instant,
+    /// The current attempt has asked for more and the client had nothing.
+    starved: bool,
+    /// The client went away before the end.
+    broke_off: bool,
     /// What holds the current attempt back.
     gate: Option<Arc<Gate>>,
     client: Arc<Client>,
 }
 
-#[derive(Clone, Debug)]
+/// Part of a body, copied: what hyper hands out would pin the whole of its read buffer.
+#[derive(Debug)]
 enum Kept {
-    Data(Bytes),
-    Trailers(http::HeaderMap),
+    Data(Vec<u8>),
+    Trailers(Box<http::HeaderMap>),
 }
 
 /// One attempt's view of the body.
@@ -54,7 +66,7 @@ pub(super) struct RequestBody(Option<Play>);
 struct Play {
     source: Rc<RefCell<Source>>,
     attempt: u32,
-    /// Kept frames sent so far.
+    /// Kept parts sent so far.
     at: usize,
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
 }
@@ -138,11 +150,14 @@ impl Upload {
             attempt: 0,
             kept: Vec::new(),
             kept_bytes: 0,
+            charged: 0,
             overflowed: false,
             limit,
             shared: Arc::clone(shared),
             ended: false,
             progress: Instant::now(),
+            starved: false,
+            broke_off: false,
             gate: None,
             client: Arc::clone(client),
         }))))
@@ -154,6 +169,7 @@ impl Upload {
             let attempt = {
                 let mut source = source.borrow_mut();
                 source.attempt += 1;
+                source.starved = false;
                 source.gate.clone_from(&gate);
                 source.attempt
             };
@@ -173,46 +189,71 @@ impl Upload {
         self.0.as_ref().is_none_or(|source| !source.borrow().overflowed)
     }
 
-    /// When its last byte so far came, while it is on its way.
-    pub fn progress(&self) -> Option<Instant> {
+    /// Since when nothing more is awaited from the client: `now` while it is the client that we wait for. `None` if
+    /// there is no body.
+    pub fn handed_over(&self, now: Instant) -> Option<Instant> {
         let source = self.0.as_ref()?.borrow();
-        (!source.ended).then_some(source.progress)
+        Some(if source.starved { now } else { source.progress })
     }
 
-    /// When it was complete; `None` while it is not, or if there is none.
-    pub fn completed(&self) -> Option<Instant> {
+    /// Since when we wait for the client, if we do.
+    pub fn starved(&self) -> Option<Instant> {
         let source = self.0.as_ref()?.borrow();
-        source.ended.then_some(source.progress)
+        source.starved.then_some(source.progress)
+    }
+
+    /// The client went away before the end.
+    pub fn broke_off(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| source.borrow().broke_off)
     }
 }
 
 impl Source {
+    /// Boundaries between frames are not kept: they mean nothing (RFC 9112, section 7.1).
     fn keep(&mut self, frame: &Frame<Bytes>) {
         if self.overflowed {
             return;
         }
-        let (kept, size) = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => (Kept::Data(data.clone()), data.len()),
-            (_, Some(trailers)) => (Kept::Trailers(trailers.clone()), 0),
-            _ => return,
-        };
-        let fits = self.kept_bytes + size <= self.limit
-            && self
-                .shared
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size))
-                .is_ok();
-        if fits {
-            self.kept_bytes += size;
-            self.kept.push(kept);
-        } else {
-            self.overflowed = true;
-            self.let_go();
+        if let Some(data) = frame.data_ref() {
+            let joins =
+                matches!(self.kept.last(), Some(Kept::Data(last)) if last.len() + data.len() <= BLOCK);
+            let around = if joins { 0 } else { size_of::<Kept>() };
+            if self.kept_bytes + data.len() > self.limit || !self.charge(data.len() + around) {
+                return self.overflow();
+            }
+            self.kept_bytes += data.len();
+            match self.kept.last_mut() {
+                Some(Kept::Data(last)) if joins => last.extend_from_slice(data),
+                _ => self.kept.push(Kept::Data(data.to_vec())),
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            let text: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+            let slots = trailers.capacity() * size_of::<(http::HeaderName, http::HeaderValue)>();
+            if !self.charge(text + slots + size_of::<Kept>() + size_of::<http::HeaderMap>()) {
+                return self.overflow();
+            }
+            self.kept.push(Kept::Trailers(Box::new(trailers.clone())));
         }
     }
 
+    /// Takes so much from what all requests share; `false` if there is not enough.
+    fn charge(&mut self, size: usize) -> bool {
+        let taken =
+            self.shared.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
+        if taken.is_ok() {
+            self.charged += size;
+        }
+        taken.is_ok()
+    }
+
+    fn overflow(&mut self) {
+        self.overflowed = true;
+        self.let_go();
+    }
+
     fn let_go(&mut self) {
-        self.kept.clear();
-        self.shared.fetch_add(std::mem::take(&mut self.kept_bytes), Ordering::Relaxed);
+        self.kept = Vec::new();
+        self.shared.fetch_add(std::mem::take(&mut self.charged), Ordering::Relaxed);
     }
 }
 
@@ -223,6 +264,18 @@ impl Drop for Source {
             self.client.leave_unread();
         }
     }
+}
+
+/// The connection ended, and not our patience with what came on it.
+fn is_end(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return !matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+        }
+        source = cause.source();
+    }
+    error.is_incomplete_message() || error.is_closed()
 }
 
 impl Body for RequestBody {
@@ -252,19 +305,22 @@ impl Body for RequestBody {
         }
         if let Some(kept) = source.kept.get(play.at) {
             play.at += 1;
-            return Poll::Ready(Some(Ok(match kept.clone() {
-                Kept::Data(data) => Frame::data(data),
-                Kept::Trailers(trailers) => Frame::trailers(trailers),
+            return Poll::Ready(Some(Ok(match kept {
+                Kept::Data(data) => Frame::data(Bytes::copy_from_slice(data)),
+                Kept::Trailers(trailers) => Frame::trailers((**trailers).clone()),
             })));
         }
         if source.ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(Pin::new(&mut source.incoming).poll_frame(cx)).transpose()?;
+        let frame = Pin::new(&mut source.incoming).poll_frame(cx);
+        source.starved = frame.is_pending();
+        let frame = ready!(frame).transpose().inspect_err(|error| source.broke_off = is_end(error))?;
         source.progress = Instant::now();
         if let Some(frame) = &frame {
             source.keep(frame);
-            play.at += 1;
+            // It may have joined what this attempt has sent before; and what was let go has been sent too.
+            play.at = source.kept.len().max(1);
         }
         source.ended = frame.is_none() || source.incoming.is_end_stream();
         source.client.set_uploading(!source.ended);

@@ -10,6 +10,8 @@ pub struct SendError {
     pub stage: Stage,
     /// The connection had carried another request before.
     pub reused: bool,
+    /// Some byte of an answer came: the instance has seen the request.
+    pub heard: bool,
     pub source: Cause,
 }
 
@@ -57,7 +59,7 @@ impl std::fmt::Display for Stage {
 
 impl SendError {
     pub(super) fn connect(source: impl Into<Cause>) -> Self {
-        Self { stage: Stage::Connect, reused: false, source: source.into() }
+        Self { stage: Stage::Connect, reused: false, heard: false, source: source.into() }
     }
 
     /// What came back was no HTTP.

@@ -2,6 +2,7 @@
 
 use super::body::UpstreamBody;
 use super::connect::connect;
+use super::stream::Heard;
 use super::{ConnectionSettings, SendError, Stage};
 use crate::model::{History, Target, TargetId};
 use crate::rt::LocalTasks;
@@ -36,8 +37,15 @@ struct Pool<B> {
 
 #[derive(Debug)]
 struct Idle<B> {
-    sender: SendRequest<B>,
+    wire: Wire<B>,
     since: Instant,
+}
+
+/// A connection as its user sees it.
+#[derive(Debug)]
+struct Wire<B> {
+    sender: SendRequest<B>,
+    heard: Heard,
 }
 
 /// A connection that is in use; given back when its exchange has ended well.
@@ -45,7 +53,7 @@ struct Idle<B> {
 pub(super) struct Lease<B> {
     upstream: Weak<Upstream<B>>,
     target: TargetId,
-    sender: SendRequest<B>,
+    wire: Wire<B>,
 }
 
 impl<B> Upstream<B>
@@ -70,9 +78,10 @@ where
         fresh: bool,
     ) -> Result<Response<UpstreamBody<B>>, SendError> {
         if !fresh {
-            while let Some(mut sender) = self.take_idle(target, settings) {
-                match sender.try_send_request(request).await {
-                    Ok(response) => return Ok(self.opened(target, sender, response)),
+            while let Some(mut wire) = self.take_idle(target, settings) {
+                wire.heard.forget();
+                match wire.sender.try_send_request(request).await {
+                    Ok(response) => return Ok(self.opened(target, wire, response)),
                     Err(mut error) => match error.take_message() {
                         // It was closed under our hands before anything was written: no harm done.
                         Some(unsent) => request = unsent,
@@ -80,6 +89,7 @@ where
                             return Err(SendError {
                                 stage: Stage::Head,
                                 reused: true,
+                                heard: wire.heard.get(),
                                 source: error.into_error().into(),
                             });
                         }
@@ -87,12 +97,13 @@ where
                 }
             }
         }
-        let mut sender = self.open(target, settings).await?;
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok(self.opened(target, sender, response)),
+        let mut wire = self.open(target, settings).await?;
+        match wire.sender.try_send_request(request).await {
+            Ok(response) => Ok(self.opened(target, wire, response)),
             Err(mut error) => {
                 let stage = if error.take_message().is_some() { Stage::Unsent } else { Stage::Head };
-                Err(SendError { stage, reused: false, source: error.into_error().into() })
+                let heard = wire.heard.get();
+                Err(SendError { stage, reused: false, heard, source: error.into_error().into() })
             }
         }
     }
@@ -126,7 +137,7 @@ where
         self.pools.borrow_mut().retain(|_, pool| {
             pool.idle.retain(|idle| {
                 now.saturating_duration_since(idle.since) < pool.settings.keep_alive
-                    && !idle.sender.is_closed()
+                    && !idle.wire.sender.is_closed()
             });
             let Some(retired) = pool.history.retired_at() else { return true };
             pool.idle.clear();
@@ -139,12 +150,12 @@ where
         });
     }
 
-    fn take_idle(&self, target: &Target, settings: &ConnectionSettings) -> Option<SendRequest<B>> {
+    fn take_idle(&self, target: &Target, settings: &ConnectionSettings) -> Option<Wire<B>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&target.id())?;
         while let Some(idle) = pool.idle.pop() {
-            if idle.sender.is_ready() && idle.since.elapsed() < settings.keep_alive {
-                return Some(idle.sender);
+            if idle.wire.sender.is_ready() && idle.since.elapsed() < settings.keep_alive {
+                return Some(idle.wire);
             }
         }
         None
@@ -154,8 +165,9 @@ where
         self: &Rc<Self>,
         target: &Target,
         settings: &ConnectionSettings,
-    ) -> Result<SendRequest<B>, SendError> {
+    ) -> Result<Wire<B>, SendError> {
         let stream = connect(target.endpoint.addr, settings.connect).await?;
+        let heard = stream.heard();
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .handshake(TokioIo::new(stream))
@@ -165,16 +177,16 @@ where
             // Its error reaches the one who waits for the response.
             let _ = connection.with_upgrades().await;
         });
-        Ok(sender)
+        Ok(Wire { sender, heard })
     }
 
     fn opened(
         self: &Rc<Self>,
         target: &Target,
-        sender: SendRequest<B>,
+        wire: Wire<B>,
         response: Response<hyper::body::Incoming>,
     ) -> Response<UpstreamBody<B>> {
-        let lease = Lease { upstream: Rc::downgrade(self), target: target.id(), sender };
+        let lease = Lease { upstream: Rc::downgrade(self), target: target.id(), wire };
         response.map(|body| UpstreamBody::new(body, lease))
     }
 
@@ -192,12 +204,12 @@ where
         })
     }
 
-    fn put_idle(&self, target: TargetId, sender: SendRequest<B>) {
+    fn put_idle(&self, target: TargetId, wire: Wire<B>) {
         if let Some(pool) = self.pools.borrow_mut().get_mut(&target)
             && pool.idle.len() < pool.settings.keep_alive_connections
             && pool.history.retired_at().is_none()
         {
-            pool.idle.push(Idle { sender, since: Instant::now() });
+            pool.idle.push(Idle { wire, since: Instant::now() });
         }
     }
 }
@@ -211,15 +223,15 @@ where
     /// The exchange is over and the connection may carry another, as soon as hyper has put it in order.
     pub(super) fn give_back(mut self) {
         let Some(upstream) = self.upstream.upgrade() else { return };
-        if self.sender.is_ready() {
-            upstream.put_idle(self.target, self.sender);
-        } else if !self.sender.is_closed() {
+        if self.wire.sender.is_ready() {
+            upstream.put_idle(self.target, self.wire);
+        } else if !self.wire.sender.is_closed() {
             let weak = self.upstream.clone();
             upstream.tasks.spawn("settle", async move {
-                if self.sender.ready().await.is_ok()
+                if self.wire.sender.ready().await.is_ok()
                     && let Some(upstream) = weak.upgrade()
                 {
-                    upstream.put_idle(self.target, self.sender);
+                    upstream.put_idle(self.target, self.wire);
                 }
             });
         }

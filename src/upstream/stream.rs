@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -16,11 +18,32 @@ pub(super) struct Stream {
     broken: bool,
     /// The last byte was read.
     ended: bool,
+    heard: Heard,
+}
+
+/// Whether any byte has come since the last request went out; shared with the connection's user.
+///
+/// Both run on one thread; it is an atomic because hyper wants a socket that could be sent to another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    pub fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Stream {
     pub fn new(socket: TcpStream) -> Self {
-        Self { socket, broken: false, ended: false }
+        Self { socket, broken: false, ended: false, heard: Heard::default() }
+    }
+
+    pub fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 
     /// The outcome of a write of `length` bytes that the socket answered with `written`.
@@ -50,6 +73,9 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.socket).poll_read(cx, buf));
+        if buf.filled().len() > before {
+            self.heard.0.store(true, Ordering::Relaxed);
+        }
         self.ended |= read.is_err() || buf.filled().len() == before;
         Poll::Ready(read)
     }

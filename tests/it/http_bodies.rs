@@ -323,6 +323,21 @@ async fn a_client_that_leaves_amid_its_upload_leaves_no_whole_request_behind() {
     }
     let service = sidecar.api("/api/services/web").await;
     assert_eq!(service["endpoints"][0]["failures"], 0, "{service}");
+    assert_eq!(sidecar.metric("outrigger_requests_total{code=\"499\"}").await, 2.0);
+    assert_eq!(sidecar.metric("outrigger_requests_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_no_http_is_a_400() {
+    let server = ByHand::start().await;
+    let sidecar = facing(server.addr(), "").await;
+    let mut client = open(&sidecar).await;
+    client.send("PUT / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await.unwrap();
+    let mut instance = server.accept().await;
+    instance.head().await.unwrap();
+    client.send("no size\r\n").await.unwrap();
+    assert_eq!(client.response().await.unwrap().status, 400);
+    assert_eq!(sidecar.metric("outrigger_requests_total{code=\"400\"}").await, 1.0);
 }
 
 #[tokio::test]

@@ -261,9 +261,11 @@ async fn a_body_that_stands_still_is_cut_and_never_ends_cleanly() {
 }
 
 #[tokio::test]
-async fn an_upload_that_stands_still_is_answered_with_a_timeout() {
+async fn an_upload_that_stands_still_is_the_fault_of_the_client() {
     let server = RawServer::always(vec![Step::ok("ok")]).await;
-    let sidecar = facing(server.addr(), "timeouts.request = \"1s\"\n").await;
+    let sidecar =
+        facing(server.addr(), "timeouts = { connect = \"300ms\", request = \"300ms\", idle = \"1s\" }\n")
+            .await;
     let mut client = open(&sidecar).await;
     client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n").await.unwrap();
     // While it moves, the time limit waits.
@@ -272,9 +274,27 @@ async fn an_upload_that_stands_still_is_answered_with_a_timeout() {
         client.send(piece).await.unwrap();
     }
     let begun = Instant::now();
-    own(&client.response().await.unwrap(), 504, "timeout");
+    let answer = client.response().await.unwrap();
+    own(&answer, 400, "bad_request");
+    assert_eq!(answer.header("connection"), Some("close"));
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
     assert!(server.requests().is_empty());
+    assert_eq!(sidecar.metric("outrigger_upstream_attempts_total{outcome=\"abandoned\"}").await, 1.0);
+    assert_eq!(sidecar.metric("outrigger_upstream_attempts_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn an_instance_that_has_the_whole_upload_has_no_longer_than_its_limit() {
+    let server = RawServer::always(vec![Step::Hang]).await;
+    let sidecar = facing(server.addr(), "timeouts.request = \"1s\"\n").await;
+    let mut client = open(&sidecar).await;
+    client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    client.send("cd").await.unwrap();
+    let begun = Instant::now();
+    own(&client.response().await.unwrap(), 504, "timeout");
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(900)..SOON).contains(&took), "{took:?}");
 }
 
 #[tokio::test]

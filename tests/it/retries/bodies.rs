@@ -7,6 +7,8 @@ use crate::support::web::{refusing, web};
 use crate::support::{Instance, Sidecar, eventually, pattern};
 use http::Request;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -213,4 +215,67 @@ async fn an_upload_that_breaks_off_gives_its_memory_back() {
     let request = Request::put("/digest").body(client::full(pattern::bytes(0..39 * KIB))).unwrap();
     assert_eq!(send(&sidecar, request).await.text(), digest(39 * KIB));
     assert_eq!(sidecar.denied("body_too_large").await, 0);
+}
+
+#[tokio::test]
+async fn a_body_in_tiny_chunks_costs_little_more_than_its_bytes() {
+    const UPLOADS: usize = 10;
+    const CHUNKS: usize = 30_000;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let config = web(&[listener.local_addr().unwrap()], "");
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let mut reading = JoinSet::new();
+    let count = Arc::clone(&arrived);
+    reading.spawn(async move {
+        let mut open = JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let count = Arc::clone(&count);
+            open.spawn(async move {
+                let mut piece = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = stream.read(&mut piece).await {
+                    count.fetch_add(length, Relaxed);
+                }
+            });
+        }
+    });
+    let sidecar = Sidecar::start(&config).await;
+    let mut clients = Vec::new();
+    for _ in 0..UPLOADS {
+        let mut client = Connection::open(sidecar.service("web")).await.unwrap();
+        client.send("PUT / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+        client.send("1\r\nx\r\n").await.unwrap();
+        clients.push(client);
+    }
+    let before = sidecar.rss_kib();
+    let chunks = "1\r\nx\r\n".repeat(CHUNKS / 30);
+    for _ in 0..30 {
+        for client in &mut clients {
+            client.send(&chunks).await.unwrap();
+        }
+    }
+    eventually("all chunks arrive", Duration::from_secs(60), async || {
+        (arrived.load(Relaxed) >= UPLOADS * CHUNKS * "1\r\nx\r\n".len()).then_some(())
+    })
+    .await;
+    let more = sidecar.rss_kib().saturating_sub(before);
+    assert!(more < 8 << 10, "{more} KiB for {} bytes", UPLOADS * CHUNKS);
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_its_upload_is_not_blamed_on_the_instance() {
+    let (first, second) = (Instance::start("a").await, Instance::start("b").await);
+    let config =
+        web(&[first.addr(), second.addr()], "timeouts = { connect = \"600ms\", request = \"600ms\" }");
+    let sidecar = Sidecar::start(&config).await;
+    let mut client = Connection::open(sidecar.service("web")).await.unwrap();
+    client.send("PUT /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n").await.unwrap();
+    client.send(pattern::bytes(0..5)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    client.send(pattern::bytes(5..10)).await.unwrap();
+    let answer = client.response().await.unwrap();
+    assert_eq!((answer.status, answer.text()), (200, digest(10)));
+    assert_eq!(sidecar.attempted("success").await, 1);
+    assert_eq!(sidecar.count("outrigger_upstream_attempts_total").await, 1);
+    assert_eq!(sidecar.count("outrigger_retries_total").await, 0);
 }

@@ -22,7 +22,7 @@ async fn no_get_fails_when_the_instance_closes_right_before_or_amid_the_next_req
     // From "closed long before" to "closed while the request is on its way".
     for pause in [0, 100, 300, 1_000, 2_000].map(Duration::from_micros) {
         let server = closing_after(pause).await;
-        let sidecar = Sidecar::start(&web(&[server.addr()], "")).await;
+        let sidecar = Sidecar::start(&web(&[server.addr()], "retry.budget_floor = 1000")).await;
         let mut client = sidecar.client("web");
         for turn in 0..150 {
             let answer = client.get("/").await.unwrap();
@@ -32,7 +32,7 @@ async fn no_get_fails_when_the_instance_closes_right_before_or_amid_the_next_req
             }
         }
         let retries = sidecar.count("outrigger_retries_total").await;
-        assert_eq!(retries, 0, "the same instance again is no retry");
+        assert_eq!(retries, sidecar.retried("stale_connection").await);
         assert_eq!(sidecar.attempted("success").await, 150);
     }
 }
@@ -71,4 +71,55 @@ async fn a_post_that_met_the_close_on_its_way_is_never_sent_twice() {
     for _ in 0..4 {
         assert_eq!(client.get("/").await.unwrap().status, 200);
     }
+}
+
+/// Three instances that answer, but for `/poison`, at which they do these steps.
+async fn three(poison: Vec<Step>) -> Vec<RawServer> {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        let poison = poison.clone();
+        let script = move |request: &Request| match request.head.start.contains("/poison") {
+            true => poison.clone(),
+            false => vec![Step::ok("fine")],
+        };
+        servers.push(RawServer::start(script).await);
+    }
+    servers
+}
+
+/// Warms the connections to `servers` up, sends `/poison`; how often it was delivered, and the retries by reason.
+async fn poisoned(servers: &[RawServer], rules: &str) -> (usize, u64, u64) {
+    let addrs: Vec<_> = servers.iter().map(RawServer::addr).collect();
+    let sidecar = Sidecar::start(&format!("workers = 1\n{}", web(&addrs, rules))).await;
+    let mut client = sidecar.client("web");
+    for _ in 0..12 {
+        assert_eq!(client.get("/").await.unwrap().status, 200);
+    }
+    assert!(servers.iter().all(|server| server.connections() >= 1));
+    let before: usize = servers.iter().map(|server| server.requests().len()).sum();
+    assert_eq!(client.get("/poison").await.unwrap().status, 502);
+    let after: usize = servers.iter().map(|server| server.requests().len()).sum();
+    (after - before, sidecar.retried("stale_connection").await, sidecar.retried("reset").await)
+}
+
+#[tokio::test]
+async fn a_request_that_kills_every_instance_is_repeated_on_a_fresh_connection_only_once() {
+    for (attempts, delivered, retried) in [(3, 4, 2), (2, 3, 1), (1, 2, 0)] {
+        let servers = three(vec![Step::Reset]).await;
+        let rules = format!("retry.attempts = {attempts}");
+        assert_eq!(poisoned(&servers, &rules).await, (delivered, 1, retried), "{attempts} attempts");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_repeated_on_a_fresh_connection_without_a_budget() {
+    let servers = three(vec![Step::Reset]).await;
+    let rules = "retry.attempts = 1\nretry.budget_ratio = \"0%\"\nretry.budget_floor = 0";
+    assert_eq!(poisoned(&servers, rules).await, (1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_connection_that_broke_amid_an_answer_was_not_stale() {
+    let servers = three(vec![Step::send("HTTP/1.1 200 OK\r\nContent-"), Step::Close]).await;
+    assert_eq!(poisoned(&servers, "retry.attempts = 2").await, (2, 0, 1));
 }
