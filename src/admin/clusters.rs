@@ -74,7 +74,7 @@ fn service<'a>(desk: &Desk, seen: &'a Seen<'_>) -> Service<'a> {
         name: seen.name(),
         generation: seen.snapshot.generation,
         balance: seen.cluster.settings.algorithm.as_str(),
-        usable: seen.snapshot.usable,
+        usable: seen.snapshot.usable(),
         waiting: seen.cluster.waiting(),
         sources: vec![source(seen)],
         endpoints: members.into_iter().map(|member| endpoint(desk, seen, member)).collect(),

@@ -37,7 +37,7 @@ fn obstacle(seen: &Seen<'_>) -> Option<String> {
             source.url,
             failing.unwrap_or_default()
         )
-    } else if snapshot.usable == 0 {
+    } else if snapshot.usable() == 0 {
         let known: Vec<_> =
             snapshot.members.iter().filter(|member| member.presence != Presence::Draining).collect();
         write!(line, "{} known, 0 usable{}", known.len(), examples(&known))

@@ -282,7 +282,6 @@ impl Keeper {
         let snapshot = Snapshot {
             generation: self.generation,
             discovered: true,
-            usable: usable.len(),
             eligible: usable.as_slice().into(),
             picker: self.cluster.settings.algorithm.build(usable, self.seed),
             members,
@@ -291,7 +290,7 @@ impl Keeper {
             cluster = %self.cluster.name(),
             generation = snapshot.generation,
             members = snapshot.members.len(),
-            usable = snapshot.usable,
+            usable = snapshot.usable(),
             "snapshot"
         );
         self.cluster.snapshot.store(Arc::new(snapshot));

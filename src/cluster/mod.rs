@@ -134,14 +134,11 @@ impl Cluster {
             let untried = snapshot.eligible.iter().filter(|target| !ctx.tried.contains(target.id()));
             return untried.filter_map(open).next().ok_or(PickError::Saturated);
         }
-        Err(match &**snapshot {
-            Snapshot { discovered: false, .. } => PickError::Undiscovered,
-            Snapshot { usable: 0, members, .. }
-                if members.iter().all(|m| m.presence == Presence::Draining) =>
-            {
-                PickError::Empty
-            }
-            Snapshot { usable: 0, .. } => PickError::NoneEligible,
+        let gone = || snapshot.members.iter().all(|member| member.presence == Presence::Draining);
+        Err(match snapshot.usable() {
+            _ if !snapshot.discovered => PickError::Undiscovered,
+            0 if gone() => PickError::Empty,
+            0 => PickError::NoneEligible,
             _ => PickError::Exhausted,
         })
     }
@@ -164,12 +161,12 @@ impl Cluster {
     /// Whether an eligible target is left that was not tried. Asks no picker: asking would take a turn from somebody.
     pub fn has_untried(&self, tried: &Tried) -> bool {
         let snapshot = self.snapshot.load();
-        snapshot.usable > tried.len() || snapshot.eligible.iter().any(|target| !tried.contains(target.id()))
+        snapshot.usable() > tried.len() || snapshot.eligible.iter().any(|target| !tried.contains(target.id()))
     }
 
     /// How many targets may be picked.
     pub fn usable(&self) -> usize {
-        self.snapshot.load().usable
+        self.snapshot.load().usable()
     }
 
     /// Waits for the first list, at most `limit`.

@@ -12,9 +12,7 @@ pub struct Snapshot {
     /// Some list was seen.
     pub discovered: bool,
     pub members: Arc<[Member]>,
-    /// How many the picker chooses from.
-    pub usable: usize,
-    /// Those themselves.
+    /// Whom the picker chooses from.
     pub(super) eligible: Arc<[Arc<Target>]>,
     pub picker: Box<dyn Picker>,
 }
@@ -37,12 +35,16 @@ pub enum Presence {
 }
 
 impl Snapshot {
+    /// How many targets the picker chooses from.
+    pub fn usable(&self) -> usize {
+        self.eligible.len()
+    }
+
     pub(super) fn undiscovered(algorithm: Algorithm) -> Self {
         Self {
             generation: 0,
             discovered: false,
             members: Arc::default(),
-            usable: 0,
             eligible: Arc::default(),
             picker: algorithm.build(Vec::new(), 0),
         }

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 pub(super) enum Fault {
     /// No target could be chosen.
     Pick(PickError),
+    /// This process has no file descriptor left for a connection to an instance.
+    OutOfFiles,
     ConnectFailed(String),
     Reset(String),
     Protocol(String),
@@ -32,7 +34,7 @@ pub(super) enum Fault {
 impl Fault {
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Pick(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Pick(_) | Self::OutOfFiles => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed(_) | Self::Reset(_) | Self::Protocol(_) => StatusCode::BAD_GATEWAY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Loop => StatusCode::LOOP_DETECTED,
@@ -47,7 +49,7 @@ impl Fault {
         match self {
             Self::Pick(PickError::Undiscovered | PickError::Empty) => "no_endpoints",
             Self::Pick(PickError::NoneEligible | PickError::Exhausted) => "no_usable_endpoint",
-            Self::Pick(PickError::Saturated) => "overloaded",
+            Self::Pick(PickError::Saturated) | Self::OutOfFiles => "overloaded",
             Self::ConnectFailed(_) => "connect_failed",
             Self::Reset(_) => "upstream_reset",
             Self::Protocol(_) => "upstream_protocol",
@@ -64,6 +66,7 @@ impl Fault {
     fn detail(&self) -> String {
         match self {
             Self::Pick(error) => error.to_string(),
+            Self::OutOfFiles => "the sidecar has no file descriptor left (ulimit -n)".to_owned(),
             Self::ConnectFailed(why) | Self::Reset(why) | Self::Protocol(why) => why.clone(),
             Self::Timeout(instance) => format!("{instance}: no response head in time"),
             Self::Loop => "the chosen instance is this sidecar itself, or the request came round".to_owned(),
@@ -78,7 +81,7 @@ impl Fault {
     /// The status code of gRPC (grpc/doc/statuscodes.md).
     fn grpc_status(&self) -> &'static str {
         match self {
-            Self::Pick(PickError::Saturated) => "8",
+            Self::Pick(PickError::Saturated) | Self::OutOfFiles => "8",
             Self::Pick(_) | Self::ConnectFailed(_) | Self::Reset(_) => "14",
             Self::Timeout(_) => "4",
             _ => "13",
@@ -86,7 +89,10 @@ impl Fault {
     }
 
     fn retry_after(&self) -> bool {
-        matches!(self, Self::Pick(PickError::Undiscovered | PickError::Empty | PickError::Saturated))
+        matches!(
+            self,
+            Self::Pick(PickError::Undiscovered | PickError::Empty | PickError::Saturated) | Self::OutOfFiles
+        )
     }
 
     fn closes(&self) -> bool {
@@ -133,8 +139,12 @@ impl Fault {
     fn facts(&self, cluster: &Cluster, now: Instant) -> String {
         let snapshot = cluster.snapshot();
         let known = snapshot.members.iter().filter(|m| m.presence != Presence::Draining).count();
-        let mut facts =
-            format!("{}; service={}; known={known}; usable={}", self.code(), cluster.name(), snapshot.usable);
+        let mut facts = format!(
+            "{}; service={}; known={known}; usable={}",
+            self.code(),
+            cluster.name(),
+            snapshot.usable()
+        );
         if let Some(age) = cluster.source.view(now).age {
             // Writing to a String cannot fail.
             let _ = write!(facts, "; source_age={}s", age.as_secs());

@@ -3,7 +3,7 @@
 use super::error::Fault;
 use super::upload::RequestBody;
 use super::worker::Worker;
-use crate::cluster::{PickError, Ticket};
+use crate::cluster::Ticket;
 use crate::model::Outcome;
 use crate::policy::Failure;
 use crate::upstream::{SendError, Stage, UpstreamBody};
@@ -84,7 +84,7 @@ pub(super) fn blame(error: &SendError, instance: SocketAddr) -> (Failure, Outcom
     match error.stage {
         _ if error.is_upload() => (Failure::Protocol, Outcome::Abandoned, Fault::UploadFailed),
         Stage::Connect if error.is_out_of_files() => {
-            (Failure::Connect, Outcome::Abandoned, Fault::Pick(PickError::Saturated))
+            (Failure::Connect, Outcome::Abandoned, Fault::OutOfFiles)
         }
         Stage::Connect => (Failure::Connect, Outcome::ConnectFailed, Fault::ConnectFailed(text)),
         Stage::Unsent => (Failure::Unsent, Outcome::Reset, Fault::Reset(text)),

@@ -31,11 +31,6 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(task)).abort_handle()
     }
 
-    /// A group of its own that stops when this one does.
-    pub fn child(&self) -> Self {
-        Self { tracker: TaskTracker::new(), stop: self.stop.child_token(), events: self.events.clone() }
-    }
-
     pub fn stop_token(&self) -> Stop {
         self.stop.clone()
     }
