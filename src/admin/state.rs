@@ -1,7 +1,7 @@
 //! One word for how an endpoint stands, and all that is held against it.
 
 use crate::cluster::{Member, Presence};
-use crate::model::{Flag, Standing};
+use crate::model::Flag;
 
 /// How an endpoint stands; the most telling word if several are true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(super) fn reasons(member: &Member) -> Vec<String> {
         .flags()
         .map(|flag| {
             let said = match (flag, &member.target.endpoint.standing) {
-                (Flag::Registry, Standing::Critical(why)) => Some(why.clone()),
+                (Flag::Registry, standing) => standing.objection().cloned(),
                 (Flag::Check | Flag::Unproven, _) => health.note(),
                 _ => None,
             };
@@ -90,7 +90,7 @@ fn is_weightless(member: &Member) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Endpoint, Target, Weight};
+    use crate::model::{Endpoint, Standing, Target, Weight};
     use std::sync::Arc;
     use tokio::time::Instant;
 

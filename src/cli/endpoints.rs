@@ -115,7 +115,7 @@ impl Endpoints {
         }
         let doubt = match answer.trust {
             Trust::Trusted => String::new(),
-            Trust::Doubtful(why) => format!(", doubtful: {why}"),
+            Trust::Unmeant(why) | Trust::Doubtful(why) => format!(", doubtful: {why}"),
         };
         let position = answer.position.map_or_else(String::new, |position| format!(", at {position}"));
         let (listed, skipped) = (answer.set.len(), answer.skipped.len());
@@ -183,6 +183,7 @@ fn row(endpoint: &Endpoint) -> [String; 5] {
         endpoint.weight.get().to_string(),
         match &endpoint.standing {
             Standing::Passing => "passing".to_owned(),
+            Standing::Lost(why) => format!("lost ({why})"),
             Standing::Critical(why) => format!("critical ({why})"),
         },
         endpoint.zone.as_ref().map_or("-", |zone| zone.as_str()).to_owned(),
@@ -197,6 +198,7 @@ fn json(answer: &Answer) -> serde_json::Value {
         .map(|endpoint| {
             let (state, reason) = match &endpoint.standing {
                 Standing::Passing => ("passing", None),
+                Standing::Lost(why) => ("lost", Some(&**why)),
                 Standing::Critical(why) => ("critical", Some(&**why)),
             };
             serde_json::json!({
@@ -217,7 +219,7 @@ fn json(answer: &Answer) -> serde_json::Value {
         .collect();
     let doubt = match answer.trust {
         Trust::Trusted => None,
-        Trust::Doubtful(why) => Some(why),
+        Trust::Unmeant(why) | Trust::Doubtful(why) => Some(why),
     };
     serde_json::json!({ "endpoints": endpoints, "skipped": skipped, "position": answer.position, "doubt": doubt })
 }

@@ -215,7 +215,7 @@ impl Keeper {
                     if known.suspicion.replace(suspicion).is_none() {
                         changes.suspected += 1;
                         let why = match answer.trust {
-                            Trust::Doubtful(why) => why,
+                            Trust::Unmeant(why) | Trust::Doubtful(why) => why,
                             Trust::Trusted => "missing",
                         };
                         changes.note(Kind::EndpointSuspected, addr, format!("kept for now: {why}"));
@@ -332,8 +332,10 @@ fn difference(old: &Endpoint, new: &Endpoint) -> String {
     }
     match (&old.standing, &new.standing) {
         (old, new) if old == new => {}
-        (_, crate::model::Standing::Critical(why)) => words.push(format!("out: {why}")),
-        (_, crate::model::Standing::Passing) => words.push("passing again".to_owned()),
+        (_, new) => words.push(match new.objection() {
+            Some(why) => format!("out: {why}"),
+            None => "passing again".to_owned(),
+        }),
     }
     if old.zone != new.zone {
         words.push("zone".to_owned());

@@ -143,6 +143,9 @@ pub enum Trust {
     /// It continues an unbroken history.
     #[default]
     Trusted,
+    /// It continues an unbroken history, but what it takes away went for a reason that need not be anybody's intent, such
+    /// as many leases that ran out together; the text says which.
+    Unmeant(&'static str),
     /// It may be the registry's loss of memory; the text says why.
     Doubtful(&'static str),
 }

@@ -51,6 +51,9 @@ impl Weight {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Standing {
     Passing,
+    /// The registry has lost sight of its node: a failure detector says so, not the instance's own check, and nobody
+    /// meant it. The text says which detector.
+    Lost(Arc<str>),
     /// Listed, but not to be used: a critical check or maintenance. The text says which, for people.
     Critical(Arc<str>),
 }
@@ -58,5 +61,13 @@ pub enum Standing {
 impl Standing {
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Passing)
+    }
+
+    /// The registry's word against it.
+    pub fn objection(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Passing => None,
+            Self::Lost(why) | Self::Critical(why) => Some(why),
+        }
     }
 }

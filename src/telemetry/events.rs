@@ -21,19 +21,37 @@ pub enum Kind {
     EndpointUnhealthy,
     /// An active check found it well again.
     EndpointHealthy,
+    /// The registry calls it passing, and requests or checks do not reach it.
+    EndpointDisputed,
     /// More endpoints changed at once than deserve a line each.
     SetChanged,
     /// A registry entry that cannot be used.
     EntrySkipped,
     SourceFailing,
     SourceRecovered,
+    /// Another source of several is used now.
+    SourceSelected,
+    /// A list that was kept on disk serves until the source answers.
+    SnapshotUsed,
+    /// A list that was kept on disk is of no use; the detail says why.
+    SnapshotRefused,
+    /// The local app is in the registry now.
+    RegistrationMade,
+    /// It was still there, and is vouched for anew after a break.
+    RegistrationRenewed,
+    /// The registry has forgotten it, or gave its place to somebody else.
+    RegistrationLost,
+    /// It was taken out.
+    RegistrationWithdrawn,
+    /// The registry does not take it; told when it begins.
+    RegistrationFailing,
     TaskPanicked,
     Started,
     Stopping,
 }
 
 impl Kind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 23] = [
         Self::EndpointAdded,
         Self::EndpointRemoved,
         Self::EndpointChanged,
@@ -41,10 +59,19 @@ impl Kind {
         Self::EndpointKept,
         Self::EndpointUnhealthy,
         Self::EndpointHealthy,
+        Self::EndpointDisputed,
         Self::SetChanged,
         Self::EntrySkipped,
         Self::SourceFailing,
         Self::SourceRecovered,
+        Self::SourceSelected,
+        Self::SnapshotUsed,
+        Self::SnapshotRefused,
+        Self::RegistrationMade,
+        Self::RegistrationRenewed,
+        Self::RegistrationLost,
+        Self::RegistrationWithdrawn,
+        Self::RegistrationFailing,
         Self::TaskPanicked,
         Self::Started,
         Self::Stopping,
@@ -60,10 +87,19 @@ impl Kind {
             Self::EndpointKept => "endpoint_kept",
             Self::EndpointUnhealthy => "endpoint_unhealthy",
             Self::EndpointHealthy => "endpoint_healthy",
+            Self::EndpointDisputed => "endpoint_disputed",
             Self::SetChanged => "set_changed",
             Self::EntrySkipped => "entry_skipped",
             Self::SourceFailing => "source_failing",
             Self::SourceRecovered => "source_recovered",
+            Self::SourceSelected => "source_selected",
+            Self::SnapshotUsed => "snapshot_used",
+            Self::SnapshotRefused => "snapshot_refused",
+            Self::RegistrationMade => "registration_made",
+            Self::RegistrationRenewed => "registration_renewed",
+            Self::RegistrationLost => "registration_lost",
+            Self::RegistrationWithdrawn => "registration_withdrawn",
+            Self::RegistrationFailing => "registration_failing",
             Self::TaskPanicked => "task_panicked",
             Self::Started => "started",
             Self::Stopping => "stopping",
@@ -76,7 +112,12 @@ impl Kind {
         let service = (!service.is_empty()).then_some(service);
         let addr = endpoint.map(tracing::field::display);
         match self {
-            Self::SourceFailing | Self::EntrySkipped => tracing::warn!(service, addr, detail, "{word}"),
+            Self::SourceFailing
+            | Self::EntrySkipped
+            | Self::EndpointDisputed
+            | Self::SnapshotRefused
+            | Self::RegistrationLost
+            | Self::RegistrationFailing => tracing::warn!(service, addr, detail, "{word}"),
             Self::TaskPanicked => tracing::error!(service, addr, detail, "{word}"),
             _ => tracing::info!(service, addr, detail, "{word}"),
         }

@@ -3,7 +3,6 @@
 use crate::support::Relay;
 use crate::support::consul::{ConsulAgent, service, with_ttl};
 use crate::support::watched::{SOON, addrs_of, by_id, source, standing, watched};
-use outrigger::discovery::consul::SERF_HEALTH;
 use outrigger::discovery::{Answer, ConsulQuery, Discover, DiscoverError, Link, Trust};
 use outrigger::registry::consul::ConsulSettings;
 use outrigger::telemetry::Kind;
@@ -95,7 +94,7 @@ async fn checks_and_maintenance_take_an_instance_out_and_say_why() {
 async fn a_node_thought_dead_is_told_from_an_instance_that_failed() {
     let agent = ConsulAgent::dev().await;
     let check =
-        |status: &str| json!({"Node": "n2", "CheckID": SERF_HEALTH, "Name": "serf", "Status": status});
+        |status: &str| json!({"Node": "n2", "CheckID": "serfHealth", "Name": "serf", "Status": status});
     let service = json!({"ID": "web-1", "Service": "web", "Port": 81});
     let register = |status: &str| {
         let body = json!({"Node": "n2", "Address": "127.0.0.2", "Service": service, "Check": check(status)});
@@ -105,7 +104,7 @@ async fn a_node_thought_dead_is_told_from_an_instance_that_failed() {
     let mut watched = watched(agent.settings(), ConsulQuery::new("web"));
     watched.sees("passing", |a| standing(a, "web-1") == "passing").await;
     register("critical").await;
-    watched.sees("a dead node", |a| standing(a, "web-1") == SERF_HEALTH).await;
+    watched.sees("a dead node", |a| standing(a, "web-1") == "lost: serfHealth").await;
 }
 
 #[tokio::test]

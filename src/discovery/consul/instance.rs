@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// Consul's check of a node by gossip; also the text of a [`Standing::Critical`] with no other reason than that
-/// the node is thought dead. Nobody meant that, as somebody means a deregistration.
-pub const SERF_HEALTH: &str = "serfHealth";
+/// Consul's check of a node by gossip: with nothing else against an instance it is [`Standing::Lost`].
+const SERF_HEALTH: &str = "serfHealth";
+
+/// How telling it is that a node is thought dead.
+const NODE_LOST: u8 = 2;
 
 const NODE_MAINTENANCE: &str = "_node_maintenance";
 const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
@@ -50,7 +52,11 @@ fn zone(meta: &BTreeMap<String, String>) -> Option<Zone> {
 /// The worst that the checks say. The text depends on the checks alone, not on their order: it is compared.
 fn standing(checks: &[Check], warning: bool) -> Standing {
     let verdicts = checks.iter().filter_map(|check| verdict(check, warning));
-    verdicts.min().map_or(Standing::Passing, |(_, text)| Standing::Critical(text.into()))
+    match verdicts.min() {
+        None => Standing::Passing,
+        Some((NODE_LOST, text)) => Standing::Lost(text.into()),
+        Some((_, text)) => Standing::Critical(text.into()),
+    }
 }
 
 /// Why this check takes the instance out, and how telling that is: what was meant comes before what was measured,
@@ -63,7 +69,7 @@ fn verdict(check: &Check, warning: bool) -> Option<(u8, String)> {
         "warning" => Some((3, format!("check {id} warning"))),
         _ if id == NODE_MAINTENANCE => Some((0, "node maintenance".into())),
         _ if id.starts_with(SERVICE_MAINTENANCE) => Some((0, "service maintenance".into())),
-        _ if id == SERF_HEALTH => Some((2, SERF_HEALTH.into())),
+        _ if id == SERF_HEALTH => Some((NODE_LOST, SERF_HEALTH.into())),
         _ => Some((1, format!("check {id} {status}"))),
     }
 }
@@ -84,6 +90,7 @@ mod tests {
     fn stands(checks: &[(&str, &str)], warning: bool) -> String {
         match read(entry(json!({}), checks), warning).unwrap().standing {
             Standing::Passing => "passing".into(),
+            Standing::Lost(text) => format!("lost: {text}"),
             Standing::Critical(text) => text.to_string(),
         }
     }
@@ -134,7 +141,7 @@ mod tests {
             (&[("a", "passing")], "passing"),
             (&[("a", "passing"), own], "check service:web-1 critical"),
             (&[serf, own], "check service:web-1 critical"),
-            (&[serf, ("a", "passing")], "serfHealth"),
+            (&[serf, ("a", "passing")], "lost: serfHealth"),
             (&[own, ("_service_maintenance:web-1", "critical")], "service maintenance"),
             (&[own, ("_node_maintenance", "critical"), serf], "node maintenance"),
             (&[("b", "critical"), ("a", "critical"), ("0", "warning")], "check a critical"),

@@ -6,8 +6,6 @@
 mod history;
 mod instance;
 
-pub use instance::SERF_HEALTH;
-
 use super::{Answer, ConsulQuery, Discover, DiscoverError, Skipped};
 use crate::model::EndpointSet;
 use crate::registry::consul::{

@@ -89,11 +89,12 @@ pub fn by_id<'a>(answer: &'a Answer, id: &str) -> Option<&'a Endpoint> {
     answer.set.iter().find(|e| e.instance.as_str() == id)
 }
 
-/// `passing`, the reason for critical, or `missing`.
+/// `passing`, the reason for lost (named so) or critical, or `missing`.
 pub fn standing(answer: &Answer, id: &str) -> String {
     match by_id(answer, id).map(|e| &e.standing) {
         None => "missing".into(),
         Some(Standing::Passing) => "passing".into(),
+        Some(Standing::Lost(reason)) => format!("lost: {reason}"),
         Some(Standing::Critical(reason)) => reason.to_string(),
     }
 }
