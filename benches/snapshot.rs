@@ -8,7 +8,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use outrigger::balance::{Algorithm, PickCtx, Tried};
-use outrigger::cluster::{Cluster, ClusterSettings, Graces, Keeper};
+use outrigger::cluster::{Cluster, ClusterSettings, Graces, Keeper, Memory, Mode};
 use outrigger::discovery::{Answer, WatchSettings, fixed::Fixed, watch};
 use outrigger::model::{Endpoint, EndpointSet, ServiceName, Weight};
 use outrigger::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
@@ -38,13 +38,21 @@ fn keeper(algorithm: Algorithm) -> (Arc<Cluster>, Keeper) {
         connections: outrigger::upstream::ConnectionSettings::default(),
         limits: Limits::default(),
         checked: true,
+        mode: Mode::default(),
     };
     let tasks = Tasks::new(Events::default());
     let source = Fixed::new(EndpointSet::default());
     let (service, rng) = (settings.name.clone(), SmallRng::seed_from_u64(1));
     let feed = watch(&tasks, service, "static:".into(), source, WatchSettings::default(), rng);
-    let cluster = Cluster::new(settings, Arc::clone(&feed.status), 1, Instant::now());
-    let (keeper, _) = Keeper::new(Arc::clone(&cluster), feed, Graces::default(), Events::default(), 1);
+    let cluster = Cluster::new(settings, vec![Arc::clone(&feed.status)], 1, Instant::now());
+    let (keeper, _) = Keeper::new(
+        Arc::clone(&cluster),
+        vec![feed],
+        Graces::default(),
+        Memory::none(),
+        Events::default(),
+        1,
+    );
     (cluster, keeper)
 }
 
@@ -68,7 +76,7 @@ fn adopt(bench: &mut Criterion) {
         bench.bench_function(&format!("adopt/{}/{MANY}", algorithm.as_str()), |b| {
             b.iter(|| {
                 turn += 1;
-                keeper.adopt(black_box(&answers[turn % 2]), Instant::now());
+                keeper.adopt(0, black_box(&answers[turn % 2]), Instant::now());
             });
         });
         assert_eq!(cluster.usable(), MANY as usize);
@@ -80,7 +88,7 @@ fn pick(bench: &mut Criterion) {
     for (name, pause) in [("alone", None), ("swapped_every_10ms", Some(10)), ("swapped_always", Some(0))] {
         let (cluster, mut keeper) = keeper(Algorithm::LeastRequest);
         let answers = answers();
-        keeper.adopt(&answers[0], Instant::now());
+        keeper.adopt(0, &answers[0], Instant::now());
         let (done, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
             let (done, swaps) = (&done, &swaps);
@@ -88,7 +96,7 @@ fn pick(bench: &mut Criterion) {
                 scope.spawn(move || {
                     while !done.load(Ordering::Relaxed) {
                         let turn = swaps.fetch_add(1, Ordering::Relaxed);
-                        keeper.adopt(&answers[turn as usize % 2], Instant::now());
+                        keeper.adopt(0, &answers[turn as usize % 2], Instant::now());
                         std::thread::sleep(Duration::from_millis(pause));
                     }
                 });

@@ -3,11 +3,12 @@
 use super::answer::{Answer, json};
 use super::desk::{Desk, Seen};
 use super::state::{State, reasons};
-use crate::cluster::{Cluster, Member};
+use crate::cluster::{Cluster, Member, Origin, Presence};
+use crate::discovery::StatusView;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 #[derive(Serialize)]
@@ -15,6 +16,8 @@ struct Service<'a> {
     name: &'a str,
     generation: u64,
     balance: &'static str,
+    /// How several sources go together.
+    mode: &'static str,
     /// How many may be picked.
     usable: usize,
     /// Requests that wait for room at some instance.
@@ -56,6 +59,12 @@ struct Endpoint<'a> {
     /// When this process first saw it, RFC 3339.
     since: String,
     source: &'a str,
+    /// `live`: its source says so; `snapshot`: it was kept on disk; `held`: it is kept although its source lost it.
+    provenance: &'static str,
+    /// How old that word is, as far as is known.
+    age_seconds: Option<f64>,
+    /// Its registry calls it passing, and our checks or requests do not reach it.
+    disputed: bool,
 }
 
 pub(super) fn all(desk: &Desk) -> Answer {
@@ -74,15 +83,15 @@ fn service<'a>(desk: &Desk, seen: &'a Seen<'_>) -> Service<'a> {
         name: seen.name(),
         generation: seen.snapshot.generation,
         balance: seen.cluster.settings.algorithm.as_str(),
+        mode: seen.cluster.settings.mode.as_str(),
         usable: seen.snapshot.usable(),
         waiting: seen.cluster.waiting(),
-        sources: vec![source(seen)],
+        sources: seen.sources.iter().map(source).collect(),
         endpoints: members.into_iter().map(|member| endpoint(desk, seen, member)).collect(),
     }
 }
 
-fn source<'a>(seen: &'a Seen<'_>) -> Source<'a> {
-    let source = &seen.source;
+fn source(source: &StatusView) -> Source<'_> {
     Source {
         url: &source.url,
         state: source.link.as_str(),
@@ -98,6 +107,12 @@ fn source<'a>(seen: &'a Seen<'_>) -> Source<'a> {
 
 fn endpoint<'a>(desk: &Desk, seen: &'a Seen<'_>, member: &'a Member) -> Endpoint<'a> {
     let (endpoint, history) = (&member.target.endpoint, &member.target.history);
+    let source = seen.sources.get(member.source);
+    let (provenance, age) = match (member.origin, member.presence) {
+        (Origin::Snapshot(as_of), _) => ("snapshot", SystemTime::now().duration_since(as_of).ok()),
+        (Origin::Live, Presence::Suspect(_)) => ("held", source.and_then(|source| source.age)),
+        (Origin::Live, _) => ("live", source.and_then(|source| source.age)),
+    };
     Endpoint {
         addr: endpoint.addr,
         instance: endpoint.instance.as_str(),
@@ -111,7 +126,10 @@ fn endpoint<'a>(desk: &Desk, seen: &'a Seen<'_>, member: &'a Member) -> Endpoint
         requests: history.tally.attempts(),
         failures: history.tally.failures(),
         since: humantime::format_rfc3339_millis(desk.wall(history.since())).to_string(),
-        source: &seen.source.url,
+        source: source.map_or("", |source| &source.url),
+        provenance,
+        age_seconds: age.map(|age| to_thousandths(age.as_secs_f64())),
+        disputed: member.is_disputed(),
     }
 }
 

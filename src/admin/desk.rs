@@ -31,7 +31,8 @@ pub(super) struct Desk {
 pub(super) struct Seen<'a> {
     pub cluster: &'a Cluster,
     pub snapshot: Arc<Snapshot>,
-    pub source: StatusView,
+    /// In their order.
+    pub sources: Vec<StatusView>,
 }
 
 impl Desk {
@@ -68,7 +69,11 @@ impl Desk {
 
 impl<'a> Seen<'a> {
     pub fn new(cluster: &'a Cluster, now: Instant) -> Self {
-        Self { cluster, snapshot: cluster.snapshot(), source: cluster.source.view(now) }
+        Self {
+            cluster,
+            snapshot: cluster.snapshot(),
+            sources: cluster.sources.iter().map(|source| source.view(now)).collect(),
+        }
     }
 
     pub fn name(&self) -> &'a str {

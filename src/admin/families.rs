@@ -17,7 +17,7 @@ pub(super) struct Family {
 }
 
 /// All families, in the order in which they are shown.
-pub(super) fn families() -> [Family; 20] {
+pub(super) fn families() -> [Family; 21] {
     use MetricType::{Counter, Gauge, Histogram};
     let family = |name, kind, help, write| Family { name, kind, help, write };
     [
@@ -94,6 +94,14 @@ pub(super) fn families() -> [Family; 20] {
                 scrape.each(|service| {
                     series.level(&[("service", &service.name)], service.in_state(State::Suspect))
                 })
+            },
+        ),
+        family(
+            "outrigger_disputed_endpoints",
+            Gauge,
+            "Endpoints that their registry calls passing and that our checks or requests do not reach.",
+            |scrape, series| {
+                scrape.each(|service| series.level(&[("service", &service.name)], service.disputed))
             },
         ),
         family(

@@ -100,7 +100,7 @@ mod tests {
 
     fn member(port: u16) -> Member {
         let target = Target::new(Endpoint::at(([127, 0, 0, 1], port).into()), Instant::now());
-        Member { target: Arc::new(target), presence: Presence::Listed }
+        Member::new(Arc::new(target), Presence::Listed)
     }
 
     fn succeed(member: &Member) {

@@ -25,18 +25,16 @@ pub(super) fn readiness(desk: &Desk) -> Answer {
 
 /// Why a service cannot be called; `None` if it can.
 fn obstacle(seen: &Seen<'_>) -> Option<String> {
-    let Seen { snapshot, source, .. } = seen;
+    let Seen { snapshot, sources, .. } = seen;
     let mut line = format!("{}: ", seen.name());
     // Writing into a String cannot fail.
     let _ = if !snapshot.discovered {
-        let error = source.last_error.as_deref().unwrap_or("no answer yet");
-        let failing = source.failing_for.map(|time| format!(", failing for {}", in_words(time)));
-        write!(
-            line,
-            "no list of instances yet (source {}: {error}{})",
-            source.url,
-            failing.unwrap_or_default()
-        )
+        let each = sources.iter().filter(|source| source.age.is_none()).map(|source| {
+            let error = source.last_error.as_deref().unwrap_or("no answer yet");
+            let failing = source.failing_for.map(|time| format!(", failing for {}", in_words(time)));
+            format!("source {}: {error}{}", source.url, failing.unwrap_or_default())
+        });
+        write!(line, "no list of instances yet ({})", each.collect::<Vec<_>>().join("; "))
     } else if snapshot.usable() == 0 {
         let known: Vec<_> =
             snapshot.members.iter().filter(|member| member.presence != Presence::Draining).collect();

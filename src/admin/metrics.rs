@@ -62,7 +62,9 @@ pub(super) struct Service {
     states: [u64; State::ALL.len()],
     pub waiting: u32,
     rows: Vec<Row>,
-    source: StatusView,
+    /// Endpoints that their registry calls passing and that are not reached.
+    pub disputed: u64,
+    sources: Vec<StatusView>,
 }
 
 impl Scrape {
@@ -81,7 +83,8 @@ impl Scrape {
                 states,
                 waiting: seen.cluster.waiting(),
                 rows: fold.rows(&seen.snapshot.members),
-                source: seen.source,
+                disputed: seen.snapshot.members.iter().filter(|member| member.is_disputed()).count() as u64,
+                sources: seen.sources,
             }
         });
         Self {
@@ -121,7 +124,9 @@ impl Scrape {
         mut write: impl FnMut([(&str, &str); 2], &StatusView) -> fmt::Result,
     ) -> fmt::Result {
         self.each(|service| {
-            write([("service", &service.name), ("source", &service.source.url)], &service.source)
+            let mut sources = service.sources.iter();
+            sources
+                .try_for_each(|source| write([("service", &service.name), ("source", &source.url)], source))
         })
     }
 }
@@ -214,8 +219,9 @@ mod tests {
             totals: Totals { codes: vec![(200, 7)], ..Totals::default() },
             states: [0; State::ALL.len()],
             waiting: 0,
+            disputed: 0,
             rows: Vec::new(),
-            source,
+            sources: vec![source],
         };
         Scrape {
             services: vec![service],

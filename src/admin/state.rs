@@ -19,10 +19,12 @@ pub(super) enum State {
     Suspect,
     /// The registry says so.
     Critical,
+    /// A source before its own has usable instances.
+    Standby,
 }
 
 impl State {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Usable,
         Self::Unproven,
         Self::Unhealthy,
@@ -30,6 +32,7 @@ impl State {
         Self::Draining,
         Self::Suspect,
         Self::Critical,
+        Self::Standby,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -41,6 +44,7 @@ impl State {
             Self::Draining => "draining",
             Self::Suspect => "suspect",
             Self::Critical => "critical",
+            Self::Standby => "standby",
         }
     }
 
@@ -50,11 +54,12 @@ impl State {
             Presence::Draining => Self::Draining,
             _ if has(Flag::Retired) => Self::Draining,
             _ if has(Flag::Registry) => Self::Critical,
-            Presence::Suspect => Self::Suspect,
+            Presence::Suspect(_) => Self::Suspect,
             _ if has(Flag::Outlier) => Self::Ejected,
             _ if has(Flag::Check) => Self::Unhealthy,
             _ if has(Flag::Operator) || is_weightless(member) => Self::Draining,
             _ if has(Flag::Unproven) => Self::Unproven,
+            Presence::Listed if member.standby => Self::Standby,
             Presence::Listed => Self::Usable,
         }
     }
@@ -74,8 +79,14 @@ pub(super) fn reasons(member: &Member) -> Vec<String> {
             said.map_or_else(|| flag.as_str().to_owned(), |said| format!("{}: {said}", flag.as_str()))
         })
         .collect();
-    if member.presence == Presence::Suspect {
-        reasons.push("suspect: no longer listed, kept for now".to_owned());
+    if let Presence::Suspect(why) = member.presence {
+        reasons.push(format!("suspect: kept for now: {why}"));
+    }
+    if member.is_disputed() {
+        reasons.push("disputed: its registry calls it passing".to_owned());
+    }
+    if member.standby {
+        reasons.push("standby: a source before its own has usable instances".to_owned());
     }
     if is_weightless(member) {
         reasons.push("weight 0".to_owned());
@@ -99,7 +110,7 @@ mod tests {
         for flag in flags {
             target.history.health.raise(*flag);
         }
-        Member { target: Arc::new(target), presence }
+        Member::new(Arc::new(target), presence)
     }
 
     fn endpoint() -> Endpoint {
@@ -115,10 +126,10 @@ mod tests {
             (Draining, &all, State::Draining),
             (Draining, &[], State::Draining),
             (Listed, &[Retired, Registry], State::Draining),
-            (Suspect, &all, State::Critical),
+            (Suspect("test"), &all, State::Critical),
             (Listed, &[Registry, Outlier], State::Critical),
-            (Suspect, &[Outlier, Check, Operator, Unproven], State::Suspect),
-            (Suspect, &[], State::Suspect),
+            (Suspect("test"), &[Outlier, Check, Operator, Unproven], State::Suspect),
+            (Suspect("test"), &[], State::Suspect),
             (Listed, &[Outlier, Check, Operator, Unproven], State::Ejected),
             (Listed, &[Check, Operator, Unproven], State::Unhealthy),
             (Listed, &[Operator, Unproven], State::Draining),
@@ -136,16 +147,15 @@ mod tests {
     #[test]
     fn reasons_say_what_the_registry_and_the_check_said() {
         let standing = Standing::Critical("maintenance: disk swap".into());
-        let sick =
-            member(Presence::Suspect, &[Flag::Registry, Flag::Check], Endpoint { standing, ..endpoint() });
+        let sick = member(
+            Presence::Suspect("test"),
+            &[Flag::Registry, Flag::Check],
+            Endpoint { standing, ..endpoint() },
+        );
         sick.target.history.health.set_note(Some("GET /health: 500".into()));
         assert_eq!(
             reasons(&sick),
-            [
-                "registry: maintenance: disk swap",
-                "check: GET /health: 500",
-                "suspect: no longer listed, kept for now"
-            ]
+            ["registry: maintenance: disk swap", "check: GET /health: 500", "suspect: kept for now: test"]
         );
         let well = member(Presence::Listed, &[], endpoint());
         well.target.history.health.set_note(Some("an old story".into()));

@@ -2,8 +2,10 @@
 
 use super::{descriptors, sources};
 use crate::admin::{self, Window};
-use crate::cluster::{Cluster, ClusterSettings, Graces, Keeper};
-use crate::config::{ServiceSettings, Settings};
+use crate::cluster::{Cluster, ClusterSettings, Keeper, Memory};
+use crate::config::{NamedSource, ServiceSettings, Settings, SnapshotSettings};
+use crate::discovery::Status;
+use crate::discovery::cache::Cache;
 use crate::health::{self, Pace};
 use crate::model::ServiceName;
 use crate::proxy::{self, Bound, Crew, Shared};
@@ -58,7 +60,7 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     let count = settings.services.len();
     for (service, listeners) in settings.services.into_iter().zip(sockets.services) {
         introduce(&service, &listeners);
-        let cluster = upstream(&tasks, service, workers, &pace, &mut rng)?;
+        let cluster = upstream(&tasks, service, &settings.snapshot, workers, &pace, &mut rng)?;
         bound.extend(listeners.into_iter().map(|listener| Bound { listener, cluster: Arc::clone(&cluster) }));
         clusters.push(cluster);
     }
@@ -105,7 +107,8 @@ impl Running {
 fn introduce(service: &ServiceSettings, listeners: &[TcpListener]) {
     let addrs: Vec<_> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).map(|a| a.to_string()).collect();
-    let (listen, source) = (addrs.join(", "), &service.source_url);
+    let sources: Vec<_> = service.sources.iter().map(|source| &*source.url).collect();
+    let (listen, source) = (addrs.join(", "), sources.join(", "));
     tracing::info!(service = service.name.as_str(), listen, source, "listening");
 }
 
@@ -117,13 +120,18 @@ fn plural(count: usize) -> &'static str {
 fn upstream(
     tasks: &Tasks,
     service: ServiceSettings,
+    snapshot: &SnapshotSettings,
     workers: usize,
     pace: &Arc<Pace>,
     rng: &mut SmallRng,
 ) -> Result<Arc<Cluster>, StartError> {
     let name = service.name.clone();
-    let feed = sources::watch(tasks, name.clone(), service.source_url, service.source, service.watch, rng)
-        .map_err(|reason| StartError::Source { service: name.clone(), reason })?;
+    let mut feeds = Vec::new();
+    for NamedSource { settings, url } in service.sources {
+        let feed = sources::watch(tasks, name.clone(), url, settings, service.watch.clone(), rng);
+        feeds.push(feed.map_err(|reason| StartError::Source { service: name.clone(), reason })?);
+    }
+    let statuses: Vec<_> = feeds.iter().map(|feed| Arc::clone(&feed.status)).collect();
     let settings = ClusterSettings {
         name: name.clone(),
         algorithm: service.balance,
@@ -133,17 +141,42 @@ fn upstream(
         connections: service.connections,
         limits: service.limits,
         checked: service.check.is_some(),
+        mode: service.mode,
     };
-    let cluster = Cluster::new(settings, Arc::clone(&feed.status), workers, Instant::now());
-    let graces = Graces { empty: service.empty_grace };
+    let memory = remember(tasks, snapshot, &name, &statuses);
+    let cluster = Cluster::new(settings, statuses, workers, Instant::now());
+    let events = tasks.events().clone();
     let (keeper, upkeep) =
-        Keeper::new(Arc::clone(&cluster), feed, graces, tasks.events().clone(), rng.random());
+        Keeper::new(Arc::clone(&cluster), feeds, service.graces, memory, events, rng.random());
     keeper.spawn(tasks);
     if let Some(check) = service.check {
         let dice = SmallRng::from_rng(rng);
         health::check(tasks, name, check, upkeep.targets, upkeep.health_changed, Arc::clone(pace), dice);
     }
     Ok(cluster)
+}
+
+/// What an earlier run left on disk, and where this one writes. A sidecar starts without it, too.
+fn remember(
+    tasks: &Tasks,
+    settings: &SnapshotSettings,
+    service: &ServiceName,
+    sources: &[Arc<Status>],
+) -> Memory {
+    let Some(folder) = &settings.folder else { return Memory::none() };
+    match Cache::open(folder, service.clone(), settings.max_age) {
+        Ok(cache) => Memory::open(tasks, cache, service, sources),
+        Err(error) => {
+            let folder = folder.display().to_string();
+            if settings.is_default {
+                tracing::info!(folder, %error, "nothing is remembered: the state directory is not writable");
+            } else {
+                let detail = format!("snapshot.folder: nothing can be written to {folder}: {error}");
+                tasks.events().emit(Kind::SnapshotRefused, service.as_str(), None, detail);
+            }
+            Memory::none()
+        }
+    }
 }
 
 /// The sockets of all services, in their order, and the admin address'.

@@ -1,39 +1,83 @@
 //! Which targets may be picked.
 
-use super::{Member, Presence};
+use super::{Member, Mode, Presence};
+use crate::cluster::book::Origin;
 use crate::model::{Flag, Target};
 use std::sync::Arc;
 
+/// Whom requests may be sent to.
+#[derive(Debug, Default)]
+pub(super) struct Eligible {
+    pub targets: Vec<Arc<Target>>,
+    /// The source they are of, if there is an order of sources and any is of use.
+    pub source: Option<usize>,
+}
+
 /// The targets that nobody has anything against. While none is proven yet, the unproven ones serve: a sidecar that
 /// starts must not wait for its checks, but a proven instance goes before a new one. Weight 0 gets no new traffic.
-pub(super) fn eligible(members: &[Member]) -> Vec<Arc<Target>> {
-    let present = || {
-        let targets = members.iter().filter(|m| m.presence != Presence::Draining).map(|m| &m.target);
-        targets.filter(|target| target.endpoint.weight.get() > 0)
-    };
-    let clear: Vec<_> = present().filter(|t| t.history.health.is_clear()).cloned().collect();
-    if !clear.is_empty() {
-        return clear;
+///
+/// In failover the first of the `sources` that has such targets gives them all.
+pub(super) fn eligible(members: &[Member], mode: Mode, sources: usize) -> Eligible {
+    let kinds: [fn(&Member) -> bool; 2] = [is_clear, may_serve_unproven];
+    for kind in kinds {
+        let of = |source: Option<usize>| -> Vec<_> {
+            let theirs = members.iter().filter(|member| source.is_none_or(|source| member.source == source));
+            theirs
+                .filter(|member| is_present(member) && kind(member))
+                .map(|m| Arc::clone(&m.target))
+                .collect()
+        };
+        let orders: Vec<_> = match mode {
+            Mode::Union => vec![None],
+            Mode::Failover => (0..sources).map(Some).collect(),
+        };
+        for source in orders {
+            let targets = of(source);
+            if !targets.is_empty() {
+                return Eligible { targets, source };
+            }
+        }
     }
-    present().filter(|t| t.history.health.is_clear_but_for(Flag::Unproven)).cloned().collect()
+    Eligible::default()
+}
+
+fn is_present(member: &Member) -> bool {
+    member.presence != Presence::Draining && member.target.endpoint.weight.get() > 0
+}
+
+fn is_clear(member: &Member) -> bool {
+    member.target.history.health.is_clear()
+}
+
+/// What is known from disk only waits for its check: it may be long gone.
+fn may_serve_unproven(member: &Member) -> bool {
+    member.origin == Origin::Live && member.target.history.health.is_clear_but_for(Flag::Unproven)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Endpoint, Weight};
+    use std::time::SystemTime;
     use tokio::time::Instant;
+
+    const SUSPECT: Presence = Presence::Suspect("test");
 
     fn member(port: u16, presence: Presence, flags: &[Flag]) -> Member {
         let target = Target::new(Endpoint::at(([127, 0, 0, 1], port).into()), Instant::now());
         for flag in flags {
             target.history.health.raise(*flag);
         }
-        Member { target: Arc::new(target), presence }
+        Member::new(Arc::new(target), presence)
+    }
+
+    fn of(source: usize, member: Member) -> Member {
+        Member { source, ..member }
     }
 
     fn ports(members: &[Member]) -> Vec<u16> {
-        eligible(members).iter().map(|t| t.endpoint.addr.port()).collect()
+        let chosen = eligible(members, Mode::Union, 1);
+        chosen.targets.iter().map(|t| t.endpoint.addr.port()).collect()
     }
 
     #[test]
@@ -42,7 +86,7 @@ mod tests {
             let members = [
                 member(1, Presence::Listed, &[]),
                 member(2, Presence::Listed, &[flag]),
-                member(3, Presence::Suspect, &[]),
+                member(3, SUSPECT, &[]),
                 member(4, Presence::Draining, &[]),
             ];
             assert_eq!(ports(&members), [1, 3], "{flag:?}");
@@ -68,5 +112,33 @@ mod tests {
         let proven = member(3, Presence::Listed, &[]);
         assert_eq!(ports(&[new.clone(), sick.clone()]), [1]);
         assert_eq!(ports(&[new, sick, proven]), [3]);
+    }
+
+    #[test]
+    fn what_is_known_from_disk_serves_unless_its_check_is_still_out() {
+        let from_disk = |m: Member| Member { origin: Origin::Snapshot(SystemTime::UNIX_EPOCH), ..m };
+        assert_eq!(ports(&[from_disk(member(1, Presence::Listed, &[]))]), [1]);
+        assert_eq!(ports(&[from_disk(member(1, Presence::Listed, &[Flag::Unproven]))]), [0_u16; 0]);
+    }
+
+    #[test]
+    fn in_failover_the_next_source_serves_only_while_the_ones_before_have_nothing_usable() {
+        let serving = |members: &[Member]| {
+            let chosen = eligible(members, Mode::Failover, 2);
+            (chosen.source, chosen.targets.iter().map(|t| t.endpoint.addr.port()).collect::<Vec<_>>())
+        };
+        let second = of(1, member(2, Presence::Listed, &[]));
+        let well = [member(1, Presence::Listed, &[]), second.clone()];
+        assert_eq!(serving(&well), (Some(0), vec![1]));
+        let sick = [member(1, Presence::Listed, &[Flag::Check]), second.clone()];
+        assert_eq!(serving(&sick), (Some(1), vec![2]));
+        let new = [member(1, Presence::Listed, &[Flag::Unproven]), second];
+        assert_eq!(serving(&new), (Some(1), vec![2]), "proven ones of a later source go before");
+        let both = [
+            member(1, Presence::Listed, &[Flag::Unproven]),
+            of(1, member(2, Presence::Listed, &[Flag::Unproven])),
+        ];
+        assert_eq!(serving(&both), (Some(0), vec![1]));
+        assert_eq!(serving(&[]), (None, vec![]));
     }
 }

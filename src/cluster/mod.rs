@@ -1,18 +1,25 @@
 //! An upstream service: its targets, the rules for using them, and the one pointer that requests read.
 
+mod book;
+mod changes;
 mod eligible;
 mod keeper;
+mod memory;
 mod relist;
 mod room;
+mod roster;
 mod snapshot;
 mod tallies;
 mod ticket;
 mod vanish;
 
-pub use keeper::{Graces, Keeper, Upkeep};
+pub use book::Origin;
+pub use keeper::{Keeper, Upkeep};
+pub use memory::Memory;
 pub use snapshot::{Member, Presence, Snapshot};
 pub use tallies::{ServiceTally, Totals};
 pub use ticket::Ticket;
+pub use vanish::Graces;
 
 use self::room::Room;
 use crate::balance::{Algorithm, PickCtx, Tried};
@@ -38,6 +45,29 @@ pub struct ClusterSettings {
     pub limits: Limits,
     /// New targets are unproven until their first check.
     pub checked: bool,
+    pub mode: Mode,
+}
+
+/// How several sources of one cluster go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// In order: the next one serves only while those before it have nothing usable.
+    #[default]
+    Failover,
+    /// All together, one target for each address.
+    Union,
+}
+
+impl Mode {
+    pub const ALL: [Self; 2] = [Self::Failover, Self::Union];
+
+    /// The word in configuration and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failover => "failover",
+            Self::Union => "union",
+        }
+    }
 }
 
 /// One upstream service. Shared by all workers; what it points to is replaced by its keeper alone.
@@ -45,8 +75,8 @@ pub struct ClusterSettings {
 pub struct Cluster {
     pub settings: ClusterSettings,
     pub budget: Budget,
-    /// The discovery source's state.
-    pub source: Arc<Status>,
+    /// The discovery sources' states, in their order; at least one.
+    pub sources: Vec<Arc<Status>>,
     snapshot: ArcSwap<Snapshot>,
     /// True once any list was seen.
     discovered: watch::Sender<bool>,
@@ -72,7 +102,12 @@ pub enum PickError {
 }
 
 impl Cluster {
-    pub fn new(settings: ClusterSettings, source: Arc<Status>, workers: usize, now: Instant) -> Arc<Self> {
+    pub fn new(
+        settings: ClusterSettings,
+        sources: Vec<Arc<Status>>,
+        workers: usize,
+        now: Instant,
+    ) -> Arc<Self> {
         Arc::new(Self {
             budget: Budget::new(settings.budget.clone(), now),
             snapshot: ArcSwap::from_pointee(Snapshot::undiscovered(settings.algorithm)),
@@ -80,7 +115,7 @@ impl Cluster {
             tallies: (0..workers.max(1)).map(|_| ServiceTally::default()).collect(),
             room: Room::default(),
             doubted: Notify::new(),
-            source,
+            sources,
             settings,
         })
     }

@@ -1,6 +1,7 @@
-//! When a doubt that traffic casts on the list becomes a question to its source.
+//! When a doubt that traffic casts on the list becomes a question to its sources.
 
-use crate::discovery::{Feed, Link};
+use super::book::Book;
+use crate::discovery::Link;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 /// The least time between two such questions.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Passes doubts on to a source, and no more of them than help.
+/// Passes doubts on to the sources, and no more of them than help.
 #[derive(Debug, Default)]
 pub(super) struct Relist {
     asked: Option<Instant>,
@@ -23,16 +24,17 @@ impl Relist {
         doubted.notified().await;
     }
 
-    /// Asks the source, unless it is being asked already: a source that fails is, at the pace of its back-off, and one
+    /// Asks the sources, unless they are being asked already: one that fails is, at the pace of its back-off, and one
     /// that has yet to answer the last question must not be cut short by the next.
-    pub(super) fn ask(&mut self, feed: &Feed, now: Instant) {
-        let source = feed.status.view(now);
-        let answered = self
-            .asked
-            .is_none_or(|asked| source.age.is_some_and(|age| age <= now.saturating_duration_since(asked)));
-        if source.link == Link::Live && answered {
-            self.asked = Some(now);
-            feed.nudge();
+    pub(super) fn ask(&mut self, books: &[Book], now: Instant) {
+        let since = self.asked.map(|asked| now.saturating_duration_since(asked));
+        for book in books {
+            let source = book.feed.status.view(now);
+            let answered = since.is_none_or(|since| source.age.is_some_and(|age| age <= since));
+            if source.link == Link::Live && answered {
+                self.asked = Some(now);
+                book.feed.nudge();
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The one immutable view that requests read.
 
+use super::book::Origin;
 use crate::balance::{Algorithm, Picker};
 use crate::model::Target;
 use std::sync::Arc;
@@ -22,14 +23,19 @@ pub struct Snapshot {
 pub struct Member {
     pub target: Arc<Target>,
     pub presence: Presence,
+    /// Number of the source that describes it.
+    pub source: usize,
+    pub origin: Origin,
+    /// A source before its own has usable targets, so it waits.
+    pub standby: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// In the last answer.
     Listed,
-    /// Missing from an answer that deserves no trust yet: still used.
-    Suspect,
+    /// Lost in a way that deserves no trust yet, for this reason: still used.
+    Suspect(&'static str),
     /// Removed; what runs may finish.
     Draining,
 }
@@ -48,5 +54,18 @@ impl Snapshot {
             eligible: Arc::default(),
             picker: algorithm.build(Vec::new(), 0),
         }
+    }
+}
+
+impl Member {
+    /// One of the first source, on its own word.
+    pub fn new(target: Arc<Target>, presence: Presence) -> Self {
+        Self { target, presence, source: 0, origin: Origin::Live, standby: false }
+    }
+}
+
+impl Presence {
+    pub fn is_suspect(self) -> bool {
+        matches!(self, Self::Suspect(_))
     }
 }

@@ -34,6 +34,7 @@ impl Ticket {
     /// The response head came: the latency sample. Later bytes say nothing about the instance's speed.
     pub fn saw_head(&mut self, now: Instant) {
         self.target.history.load.sample(now.saturating_duration_since(self.started));
+        self.target.history.answered(now);
     }
 
     /// Ends the attempt.

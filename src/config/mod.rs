@@ -14,6 +14,7 @@ mod registries;
 mod section;
 mod service;
 mod settings;
+mod snapshot;
 mod source_url;
 mod traffic;
 mod units;
@@ -22,7 +23,9 @@ mod value;
 pub use env::Environment;
 pub use pairs::{from_pairs, source};
 pub use problem::{Origin, Problem, Problems, Resolved};
-pub use settings::{AdminSettings, LogSettings, ServiceSettings, Settings, ShutdownSettings};
+pub use settings::{
+    AdminSettings, LogSettings, NamedSource, ServiceSettings, Settings, ShutdownSettings, SnapshotSettings,
+};
 pub use source_url::Source;
 
 use crate::policy::ClientLimits;
@@ -90,7 +93,7 @@ fn read(
 fn settings(root: Section<'_>) -> Settings {
     let (mut settings, registries, mut taken) = without_services(&root, None);
     settings.services = service::read_all(&root, &registries, &mut taken);
-    root.refuse(&["register", "snapshot", "access_log"], traffic::NOT_YET);
+    root.refuse(&["register", "access_log"], traffic::NOT_YET);
     root.finish();
     settings
 }
@@ -104,6 +107,7 @@ fn without_services(root: &Section<'_>, given: Option<AdminSettings>) -> (Settin
         workers: workers(root),
         client: client(root.section("limits")),
         shutdown: shutdown(root.section("shutdown")),
+        snapshot: snapshot::read(root.section("snapshot")),
         services: Vec::new(),
     };
     (settings, Registries::read(root), taken)

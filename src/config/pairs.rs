@@ -65,7 +65,7 @@ pub fn from_pairs(
         doc.note(format!("{path}.listen"), shown, Origin::Argument("--listen"));
         doc.note(format!("{path}.from"), quoted(&source.shown), Origin::Argument("--to"));
         let rules = Rules::read(&root.named(&path));
-        everything.services.push(assemble(name, listen, source, rules));
+        everything.services.push(assemble(name, listen, vec![source], rules));
     }
     let (values, _) = doc.finish()?;
     Ok(Loaded { settings: everything, values })

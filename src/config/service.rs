@@ -4,13 +4,12 @@ use super::document::Scalar;
 use super::listen::{self, Taken};
 use super::registries::Registries;
 use super::section::Section;
-use super::settings::ServiceSettings;
+use super::settings::{NamedSource, ServiceSettings};
 use super::source_url::{self, Source};
 use super::traffic::Rules;
 use super::value::quoted;
 use crate::model::ServiceName;
 use std::net::SocketAddr;
-use toml::de::DeValue;
 
 /// Reads every service of the file; `[defaults]` speaks where they are silent.
 pub(super) fn read_all(
@@ -49,26 +48,26 @@ fn read(
         section.missing(error.to_string());
     }
     let listen = listen(&section, taken);
-    let source = source(&section, registries, checked.as_ref().ok());
+    let sources = sources(&section, registries, checked.as_ref().ok());
     let rules = Rules::read(&section);
     section.finish();
-    Some(assemble(checked.ok()?, listen, source?, rules))
+    Some(assemble(checked.ok()?, listen, sources?, rules))
 }
 
 /// One service out of its parts.
 pub(super) fn assemble(
     name: ServiceName,
     listen: Vec<SocketAddr>,
-    source: Source,
+    sources: Vec<Source>,
     rules: Rules,
 ) -> ServiceSettings {
-    let Rules { balance, check, retry, budget, timeouts, connections, limits, watch, empty_grace } = rules;
-    let (source, source_url) = (source.settings, source.shown);
+    let Rules { balance, check, retry, budget, timeouts, connections, limits, watch, mode, graces } = rules;
+    let named = |source: Source| NamedSource { settings: source.settings, url: source.shown };
     ServiceSettings {
         name,
         listen,
-        source,
-        source_url,
+        sources: sources.into_iter().map(named).collect(),
+        mode,
         balance,
         check,
         retry,
@@ -77,7 +76,7 @@ pub(super) fn assemble(
         connections,
         limits,
         watch,
-        empty_grace,
+        graces,
     }
 }
 
@@ -109,39 +108,48 @@ fn listen(section: &Section<'_>, taken: &mut Taken) -> Vec<SocketAddr> {
     addrs
 }
 
-fn source(section: &Section<'_>, registries: &Registries, name: Option<&ServiceName>) -> Option<Source> {
-    let Some(found) = section.find("from").filter(|_| section.has("from")) else {
+/// One source URL, or a list of them; `None` if anything is wrong with it.
+fn sources(
+    section: &Section<'_>,
+    registries: &Registries,
+    name: Option<&ServiceName>,
+) -> Option<Vec<Source>> {
+    if !section.has("from") {
         section.missing(
             "where its instances come from is missing: give from = \"consul:NAME\" or another source URL",
         );
         return None;
-    };
+    }
+    let found = section.find("from")?;
     let path = section.path_of("from");
-    let value = match found.value.get_ref() {
-        DeValue::Array(list) if list.len() == 1 => list.first()?,
-        DeValue::Array(list) => {
-            let message = if list.is_empty() {
-                "an empty list: one source URL is expected".to_owned()
-            } else {
-                format!("{} sources: a service has one source only in this version", list.len())
-            };
-            section.problem("from", message);
-            return None;
-        }
-        _ => found.value,
+    let listed = found.value.get_ref().as_array();
+    let entries: Vec<_> = match listed {
+        Some(list) => list.iter().enumerate().map(|(n, value)| (value, format!("{path}[{n}]"))).collect(),
+        None => vec![(found.value, path.clone())],
     };
-    let read = section.scalar(&found.within(value), &path)?;
-    let source = read
-        .text("a source URL such as \"consul:orders\"")
-        .and_then(|url| source_url::parse(url, registries, name));
-    match source {
-        Ok(source) => {
-            section.note("from", quoted(&source.shown), section.origin_of("from"));
-            Some(source)
-        }
-        Err(message) => {
-            section.problem_at(&found.within(value), &path, message);
-            None
+    if entries.is_empty() {
+        section.problem("from", "an empty list: at least one source URL is expected");
+        return None;
+    }
+    let count = entries.len();
+    let mut sources: Vec<Source> = Vec::new();
+    for (value, path) in entries {
+        let found = found.within(value);
+        let Some(scalar) = section.scalar(&found, &path) else { continue };
+        let read = scalar
+            .text("a source URL such as \"consul:orders\"")
+            .and_then(|url| source_url::parse(url, registries, name));
+        match read {
+            Ok(source) if sources.iter().any(|other| other.shown == source.shown) => {
+                section.problem_at(&found, &path, format!("{} is given twice", quoted(&source.shown)));
+            }
+            Ok(source) => sources.push(source),
+            Err(message) => section.problem_at(&found, &path, message),
         }
     }
+    let shown: Vec<_> = sources.iter().map(|source| quoted(&source.shown)).collect();
+    let shown = if listed.is_some() { format!("[{}]", shown.join(", ")) } else { shown.join("") };
+    section.note("from", shown, section.origin_of("from"));
+    // What is left of a list after its wrong entries is no list that anybody meant.
+    (sources.len() == count).then_some(sources)
 }

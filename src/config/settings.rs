@@ -1,6 +1,7 @@
 //! What a configuration comes to: the checked settings of every part.
 
 use crate::balance::Algorithm;
+use crate::cluster::{Graces, Mode};
 use crate::discovery::{SourceSettings, WatchSettings};
 use crate::health::CheckSettings;
 use crate::model::ServiceName;
@@ -8,6 +9,7 @@ use crate::policy::{BudgetSettings, ClientLimits, Limits, RetrySettings, Timeout
 use crate::telemetry::logging::Format;
 use crate::upstream::ConnectionSettings;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The whole of it.
@@ -19,6 +21,7 @@ pub struct Settings {
     pub workers: Option<usize>,
     pub client: ClientLimits,
     pub shutdown: ShutdownSettings,
+    pub snapshot: SnapshotSettings,
     /// At least one, in the order of the file; each name once.
     pub services: Vec<ServiceSettings>,
 }
@@ -61,15 +64,40 @@ impl Default for ShutdownSettings {
     }
 }
 
+/// What is remembered on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// `None` remembers nothing.
+    pub folder: Option<PathBuf>,
+    /// The folder is the service manager's gift, not the user's wish: if it is of no use, nothing is missing.
+    pub is_default: bool,
+    /// Older lists are refused.
+    pub max_age: Duration,
+}
+
+impl Default for SnapshotSettings {
+    fn default() -> Self {
+        Self { folder: None, is_default: true, max_age: Duration::from_secs(24 * 3600) }
+    }
+}
+
+/// Where instances come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedSource {
+    pub settings: SourceSettings,
+    /// The source's URL for people, without user and password.
+    pub url: String,
+}
+
 /// One service that the application calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceSettings {
     pub name: ServiceName,
     /// At least one.
     pub listen: Vec<SocketAddr>,
-    pub source: SourceSettings,
-    /// The source's URL for people, without user and password.
-    pub source_url: String,
+    /// At least one, in order; each URL once.
+    pub sources: Vec<NamedSource>,
+    pub mode: Mode,
     pub balance: Algorithm,
     pub check: Option<CheckSettings>,
     pub retry: RetrySettings,
@@ -78,11 +106,5 @@ pub struct ServiceSettings {
     pub connections: ConnectionSettings,
     pub limits: Limits,
     pub watch: WatchSettings,
-    /// How long endpoints are kept after a doubtful answer that took them away; `None` is forever.
-    pub empty_grace: Option<Duration>,
-}
-
-impl ServiceSettings {
-    /// The default of `empty_grace`.
-    pub const EMPTY_GRACE: Option<Duration> = Some(Duration::from_secs(30));
+    pub graces: Graces,
 }

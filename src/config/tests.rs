@@ -27,7 +27,7 @@ fn service(loaded: &Loaded) -> &ServiceSettings {
 }
 
 fn consul(loaded: &Loaded) -> &crate::registry::consul::ConsulSettings {
-    match &service(loaded).source {
+    match &service(loaded).sources[0].settings {
         SourceSettings::Consul(settings, _) => settings,
         other => panic!("{other:?}"),
     }
@@ -38,7 +38,7 @@ fn a_minimal_file_is_all_defaults() {
     let loaded = good(MINIMAL, &[]);
     let service = service(&loaded);
     assert_eq!(service.listen, ["127.0.0.1:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()]);
-    assert_eq!(service.source_url, "consul:orders");
+    assert_eq!(service.sources[0].url, "consul:orders");
     assert_eq!(service.check, None);
     assert_eq!(service.retry, crate::policy::RetrySettings::default());
     assert_eq!(service.budget, crate::policy::BudgetSettings::default());
@@ -46,7 +46,7 @@ fn a_minimal_file_is_all_defaults() {
     assert_eq!(service.connections, crate::upstream::ConnectionSettings::default());
     assert_eq!(service.limits, crate::policy::Limits::default());
     assert_eq!(service.watch, crate::discovery::WatchSettings::default());
-    assert_eq!(service.empty_grace, Some(Duration::from_secs(30)));
+    assert_eq!(service.graces.empty, Some(Duration::from_secs(30)));
     assert_eq!(loaded.settings.client, ClientLimits::default());
     assert_eq!(loaded.settings.admin, AdminSettings::default());
     assert_eq!(loaded.settings.workers, None);
@@ -63,7 +63,7 @@ fn defaults_speak_where_a_service_is_silent() {
     let [a, b, c] = &loaded.settings.services[..] else { panic!("three services") };
     assert_eq!((a.balance, b.balance), (Algorithm::Random, Algorithm::LeastRequest));
     assert_eq!((a.retry.attempts, a.retry.backoff_base), (1, Duration::from_millis(1)));
-    assert_eq!((b.retry.attempts, b.empty_grace), (5, None));
+    assert_eq!((b.retry.attempts, b.graces.empty), (5, None));
     let http = CheckKind::Http(HttpCheck::get("/up"));
     assert_eq!(a.check, Some(CheckSettings { rise: 4, ..CheckSettings::new(http) }));
     assert_eq!(b.check, Some(CheckSettings { rise: 4, ..CheckSettings::new(CheckKind::Tcp) }));
@@ -227,7 +227,7 @@ fn numbers_and_flags_may_come_out_of_variables() {
     let loaded = good(text, &[("PORT", "9005"), ("HOST", "10.1.1.1"), ("UNSAFE", "true")]);
     assert_eq!(loaded.settings.workers, Some(3));
     assert_eq!(service(&loaded).listen[0].port(), 9005);
-    assert_eq!(service(&loaded).source_url, "static://10.1.1.1:80");
+    assert_eq!(service(&loaded).sources[0].url, "static://10.1.1.1:80");
     assert!(service(&loaded).retry.unsafe_methods);
     let problems =
         parse(text, &[("PORT", "hunter2"), ("HOST", "10.1.1.1"), ("UNSAFE", "hunter2")]).unwrap_err();
@@ -317,8 +317,9 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
     let file = |name: &str| Some(folder.path().join(name));
     let mut expected = good(MINIMAL, &[]).settings;
     expected.workers = Some(2);
+    (expected.snapshot.folder, expected.snapshot.is_default) = (Some("/var/lib/outrigger".into()), false);
     let orders = &mut expected.services[0];
-    let SourceSettings::Consul(consul, query) = &mut orders.source else { panic!("no consul") };
+    let SourceSettings::Consul(consul, query) = &mut orders.sources[0].settings else { panic!("no consul") };
     consul.token = file("consul-token").map(Credential::File);
     let tls = &mut consul.tls;
     (tls.ca, tls.cert, tls.key) = (file("ca.pem"), file("client.pem"), file("client.key"));
@@ -456,7 +457,9 @@ fn an_etcd_endpoint_without_a_port_is_at_etcds_own() {
     let text = "[etcd]\nendpoints = [\"http://a\", \"https://b:443\", \"c\"]\n\
                 [service.orders]\nport = 9001\nfrom = \"etcd:orders\"\n";
     let loaded = good(text, &[]);
-    let SourceSettings::Etcd(settings, _) = &service(&loaded).source else { panic!("{loaded:?}") };
+    let SourceSettings::Etcd(settings, _) = &service(&loaded).sources[0].settings else {
+        panic!("{loaded:?}")
+    };
     let shown: Vec<_> = settings.endpoints.iter().map(|url| url.port_or_known_default()).collect();
     assert_eq!(shown, [Some(2379), Some(443), Some(2379)]);
 }

@@ -3,9 +3,10 @@
 use super::check;
 use super::document::Scalar;
 use super::section::Section;
+use super::units;
 use super::value::{DAY, MILLI, integer, quoted, with_unit};
-use super::{settings::ServiceSettings, units};
 use crate::balance::{Algorithm, Tried};
+use crate::cluster::{Graces, Mode};
 use crate::discovery::WatchSettings;
 use crate::health::CheckSettings;
 use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
@@ -23,12 +24,12 @@ pub(super) struct Rules {
     pub(super) connections: ConnectionSettings,
     pub(super) limits: Limits,
     pub(super) watch: WatchSettings,
-    pub(super) empty_grace: Option<Duration>,
+    pub(super) mode: Mode,
+    pub(super) graces: Graces,
 }
 
 /// Tables and keys of a service that are planned.
-const LATER: [&str; 8] =
-    ["hedge", "mass_removal_grace", "mode", "outlier", "panic", "slow_start", "tls", "zone"];
+const LATER: [&str; 6] = ["hedge", "outlier", "panic", "slow_start", "tls", "zone"];
 
 /// Why a planned table or key is refused.
 pub(super) const NOT_YET: &str = "not available in this version";
@@ -39,7 +40,9 @@ impl Rules {
         section.refuse(&LATER, NOT_YET);
         let later = ["peak_ewma", "ring_hash", "maglev"];
         let balance = section.choice("balance", &algorithms, &later, Algorithm::default());
-        let empty_grace = empty_grace(section);
+        let modes = Mode::ALL.map(|mode| (mode.as_str(), mode));
+        let mode = section.choice("mode", &modes, &[], Mode::default());
+        let graces = graces(section);
         let (retry, budget) = retry(section.section("retry"));
         let (timeouts, connections) = timeouts(section.section("timeouts"));
         Self {
@@ -51,8 +54,17 @@ impl Rules {
             connections,
             limits: limits(section.section("limits")),
             watch: watch(section.section("watch")),
-            empty_grace,
+            mode,
+            graces,
         }
+    }
+}
+
+fn graces(section: &Section<'_>) -> Graces {
+    let mass_removal = Graces::default().mass_removal;
+    Graces {
+        empty: empty_grace(section),
+        mass_removal: section.duration("mass_removal_grace", Duration::ZERO..=DAY, mass_removal),
     }
 }
 
@@ -66,7 +78,7 @@ fn empty_grace(section: &Section<'_>) -> Option<Duration> {
         })
         .map_err(|error| format!("{error}, or \"forever\"")),
     });
-    let grace = read.unwrap_or(ServiceSettings::EMPTY_GRACE);
+    let grace = read.unwrap_or(Graces::default().empty);
     let shown = grace.map_or_else(|| "forever".to_owned(), units::show_duration);
     section.note("empty_grace", quoted(&shown), section.origin_of("empty_grace"));
     grace

@@ -1,5 +1,6 @@
 //! Where instances come from: one cancel-safe question per source, one loop that asks it.
 
+pub mod cache;
 pub mod consul;
 pub mod etcd;
 mod etcd_keys;

@@ -118,6 +118,11 @@ impl Status {
         }
     }
 
+    /// The source's URL without secrets.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub fn view(&self, now: Instant) -> StatusView {
         let state = self.state();
         StatusView {

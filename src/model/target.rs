@@ -3,6 +3,7 @@
 use super::{Endpoint, Flag, Health, Load, Outcome, Tally};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// A description that never changes, joined to a history that outlives it.
@@ -42,11 +43,16 @@ pub struct History {
     /// Failed connections in a row.
     unreached: AtomicU32,
     since: Instant,
+    /// Milliseconds from `since` to the newest response head, plus one; 0 = none yet.
+    answered: AtomicU64,
     /// Milliseconds from `since` to retirement, plus one; 0 = not retired.
     retired: AtomicU64,
 }
 
 impl History {
+    /// So many failed connections in a row are a reason to doubt the list.
+    const DOUBTED: u32 = 5;
+
     fn new(now: Instant) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -56,6 +62,7 @@ impl History {
             tally: Tally::default(),
             unreached: AtomicU32::new(0),
             since: now,
+            answered: AtomicU64::new(0),
             retired: AtomicU64::new(0),
         }
     }
@@ -72,13 +79,11 @@ impl History {
     /// Counts how an attempt ended; `true` at each fifth failed connection in a row, when the instance may well have
     /// gone without a word of its registry.
     pub fn count(&self, outcome: Outcome) -> bool {
-        /// So many failed connections in a row are a reason to doubt the list.
-        const DOUBTED: u32 = 5;
         self.tally.count(outcome);
         match outcome {
             Outcome::ConnectFailed => {
                 let before = self.unreached.fetch_add(1, Ordering::Relaxed);
-                before.wrapping_add(1).is_multiple_of(DOUBTED)
+                before.wrapping_add(1).is_multiple_of(Self::DOUBTED)
             }
             Outcome::Abandoned => false,
             _ => {
@@ -91,19 +96,42 @@ impl History {
         }
     }
 
+    /// The last connections all failed, so many that something is wrong.
+    pub fn is_unreached(&self) -> bool {
+        self.unreached.load(Ordering::Relaxed) >= Self::DOUBTED
+    }
+
+    /// A response's head came. Exact to a tenth of a second, so that busy workers mostly only read.
+    pub fn answered(&self, now: Instant) {
+        let (before, stamp) = (self.answered.load(Ordering::Relaxed), self.stamp(now));
+        if before == 0 || stamp > before + 100 {
+            self.answered.store(stamp, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a response came within `time` before `now`.
+    pub fn answered_since(&self, now: Instant, time: Duration) -> bool {
+        let answered = self.answered.load(Ordering::Relaxed);
+        answered > 0 && Duration::from_millis(self.stamp(now).saturating_sub(answered)) <= time
+    }
+
+    /// Milliseconds since this process first saw the instance, plus one.
+    fn stamp(&self, now: Instant) -> u64 {
+        let after = now.saturating_duration_since(self.since).as_millis();
+        u64::try_from(after).unwrap_or(u64::MAX - 1).saturating_add(1)
+    }
+
     /// Discovery removed it: no new requests, pooled connections go, what runs may finish. Final.
     pub fn retire(&self, now: Instant) {
         if self.health.raise(Flag::Retired) {
-            let after = now.saturating_duration_since(self.since).as_millis();
-            let stamp = u64::try_from(after).unwrap_or(u64::MAX - 1).saturating_add(1);
-            self.retired.store(stamp, Ordering::Release);
+            self.retired.store(self.stamp(now), Ordering::Release);
         }
     }
 
     pub fn retired_at(&self) -> Option<Instant> {
         match self.retired.load(Ordering::Acquire) {
             0 => None,
-            stamp => Some(self.since + std::time::Duration::from_millis(stamp - 1)),
+            stamp => Some(self.since + Duration::from_millis(stamp - 1)),
         }
     }
 }
@@ -112,7 +140,6 @@ impl History {
 mod tests {
     use super::*;
     use crate::model::Weight;
-    use std::time::Duration;
 
     #[test]
     fn a_redescribed_target_inherits_its_cells() {
@@ -124,6 +151,19 @@ mod tests {
         assert_eq!(new.id(), old.id());
         assert!(new.history.health.has(Flag::Check), "a weight change revives nobody");
         assert_eq!(new.history.tally.attempts(), 1);
+    }
+
+    #[test]
+    fn an_answer_is_remembered_for_as_long_as_is_asked() {
+        let begin = Instant::now();
+        let target = Target::new(Endpoint::at("127.0.0.1:1".parse().unwrap()), begin);
+        let at = |millis| begin + Duration::from_millis(millis);
+        let lately = |now| target.history.answered_since(at(now), Duration::from_secs(30));
+        assert!(!lately(0), "never");
+        target.history.answered(at(0));
+        assert!(lately(30_000) && !lately(30_001));
+        target.history.answered(at(5_000));
+        assert!(lately(35_000) && !lately(35_001));
     }
 
     #[test]

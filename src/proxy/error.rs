@@ -145,7 +145,8 @@ impl Fault {
             cluster.name(),
             snapshot.usable()
         );
-        if let Some(age) = cluster.source.view(now).age {
+        // Of the freshest, if there are several.
+        if let Some(age) = cluster.sources.iter().filter_map(|source| source.view(now).age).min() {
             // Writing to a String cannot fail.
             let _ = write!(facts, "; source_age={}s", age.as_secs());
         }

@@ -7,7 +7,7 @@ use ask::{Asked, ask, ask_with, connect, get, read_until};
 use exposition::{Sample, parse, parse_open};
 use outrigger::admin::{Window, serve};
 use outrigger::balance::{Algorithm, PickCtx, Tried};
-use outrigger::cluster::{Cluster, ClusterSettings, Graces, Keeper, Upkeep};
+use outrigger::cluster::{Cluster, ClusterSettings, Graces, Keeper, Memory, Mode, Upkeep};
 use outrigger::discovery::fixed::Fixed;
 use outrigger::discovery::{Answer, Discover, DiscoverError, WatchSettings, watch};
 use outrigger::model::{
@@ -71,13 +71,20 @@ impl Process {
             connections: outrigger::upstream::ConnectionSettings::default(),
             limits: Limits::default(),
             checked: false,
+            mode: Mode::default(),
         };
         let service = settings.name.clone();
         let rng = SmallRng::seed_from_u64(1);
         let feed = watch(&self.tasks, service, url.to_owned(), source, WatchSettings::default(), rng);
-        let cluster = Cluster::new(settings, Arc::clone(&feed.status), 2, Instant::now());
-        let (keeper, upkeep) =
-            Keeper::new(Arc::clone(&cluster), feed, Graces::default(), self.events.clone(), 1);
+        let cluster = Cluster::new(settings, vec![Arc::clone(&feed.status)], 2, Instant::now());
+        let (keeper, upkeep) = Keeper::new(
+            Arc::clone(&cluster),
+            vec![feed],
+            Graces::default(),
+            Memory::none(),
+            self.events.clone(),
+            1,
+        );
         keeper.spawn(&self.tasks);
         self.clusters.push(cluster);
         self.upkeeps.push(upkeep);
@@ -370,7 +377,7 @@ async fn metrics_are_well_formed_in_both_formats_and_say_the_same() {
         .with("web", "consul://h/\"web\"\\x?tag=a", Broken)
         .serve();
     eventually("the source's error", LONG, || async {
-        (process.clusters[1].source.view(Instant::now()).errors > 0).then_some(())
+        (process.clusters[1].sources[0].view(Instant::now()).errors > 0).then_some(())
     })
     .await;
     assert!(process.clusters[0].wait_discovered(LONG).await);

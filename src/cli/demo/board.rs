@@ -150,7 +150,7 @@ fn state(member: &Member, world: &World) -> &'static str {
     let health = &member.target.history.health;
     match member.presence {
         Presence::Draining => "draining",
-        Presence::Suspect => "suspect",
+        Presence::Suspect(_) => "suspect",
         Presence::Listed if health.has(Flag::Check) => "out",
         Presence::Listed if health.has(Flag::Unproven) => "unproven",
         Presence::Listed if !world.is_alive(member.target.endpoint.addr) => "dead",

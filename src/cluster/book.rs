@@ -1,0 +1,228 @@
+//! One source's endpoints as they are used: what it says, and what is kept although it no longer says so.
+
+use super::changes::Changes;
+use super::vanish::{self, Evidence, Graces, Lost, Missing, Share, Suspicion, Verdict};
+use crate::discovery::{Answer, Feed, Link};
+use crate::model::{Endpoint, EndpointSet, Standing};
+use crate::telemetry::Kind;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::time::Instant;
+
+/// Whose word it is that an endpoint exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Its source's own, in this process' time.
+    Live,
+    /// A list that was kept on disk, true at that time.
+    Snapshot(SystemTime),
+}
+
+/// The endpoints of one source by address.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub feed: Feed,
+    entries: BTreeMap<SocketAddr, Entry>,
+    /// The last answer's set, held endpoints not included.
+    last: EndpointSet,
+    /// The source has answered.
+    heard: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub endpoint: Endpoint,
+    pub suspicion: Option<Suspicion>,
+    pub origin: Origin,
+    /// Since when its node has been lost.
+    lost_since: Option<Instant>,
+}
+
+impl Entry {
+    /// What takes it out, as far as its source has a say in that.
+    pub(super) fn objection(&self) -> Option<&Arc<str>> {
+        self.endpoint.standing.objection().filter(|_| self.suspicion.is_none())
+    }
+
+    /// How good its source's word is; the smaller the better.
+    pub(super) fn rank(&self) -> u8 {
+        match (self.objection(), self.suspicion, self.origin) {
+            (Some(_), ..) => 2,
+            (None, Some(_), _) | (None, None, Origin::Snapshot(_)) => 1,
+            (None, None, Origin::Live) => 0,
+        }
+    }
+}
+
+impl Book {
+    pub(super) fn new(feed: Feed) -> Self {
+        Self { feed, entries: BTreeMap::new(), last: EndpointSet::default(), heard: false }
+    }
+
+    pub(super) fn was_heard(&self) -> bool {
+        self.heard
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&SocketAddr, &Entry)> {
+        self.entries.iter()
+    }
+
+    pub(super) fn get(&self, addr: &SocketAddr) -> Option<&Entry> {
+        self.entries.get(addr)
+    }
+
+    pub(super) fn has_suspects(&self) -> bool {
+        self.entries.values().any(|entry| entry.suspicion.is_some())
+    }
+
+    /// All that is believed to exist.
+    pub(super) fn set(&self) -> EndpointSet {
+        self.entries.values().map(|entry| entry.endpoint.clone()).collect()
+    }
+
+    /// Takes in a list that was kept on disk, for the time until the source answers.
+    pub(super) fn remember(&mut self, set: &EndpointSet, as_of: SystemTime) {
+        for endpoint in set.iter() {
+            self.entries.entry(endpoint.addr).or_insert_with(|| Entry {
+                endpoint: endpoint.clone(),
+                suspicion: None,
+                origin: Origin::Snapshot(as_of),
+                lost_since: None,
+            });
+        }
+    }
+
+    /// Takes in an answer; `evidence` says what else is known of an endpoint.
+    pub(super) fn hear(
+        &mut self,
+        answer: &Answer,
+        evidence: impl Fn(&SocketAddr) -> Evidence,
+        graces: &Graces,
+        now: Instant,
+        changes: &mut Changes,
+    ) {
+        let known = self.entries.len();
+        self.meet(answer, &evidence, graces, now, changes);
+        self.miss(answer, known, &evidence, graces, now, changes);
+        self.last = answer.set.clone();
+        self.heard = true;
+    }
+
+    /// The endpoints that the answer lists.
+    fn meet(
+        &mut self,
+        answer: &Answer,
+        evidence: &impl Fn(&SocketAddr) -> Evidence,
+        graces: &Graces,
+        now: Instant,
+        changes: &mut Changes,
+    ) {
+        let gone = answer.set.iter().filter(|endpoint| is_lost(endpoint)).count();
+        let share = Share { gone, known: answer.set.len() };
+        for endpoint in answer.set.iter() {
+            let old =
+                self.entries.get(&endpoint.addr).filter(|old| old.endpoint.instance == endpoint.instance);
+            let suspicion = old.and_then(|old| old.suspicion);
+            let since = is_lost(endpoint).then(|| old.and_then(|old| old.lost_since).unwrap_or(now));
+            let kept = since.and_then(|since| {
+                // What was never seen to work here cannot be said to work.
+                old?;
+                let case = Lost { since, share, evidence: evidence(&endpoint.addr), suspicion };
+                vanish::lost(&case, graces, now)
+            });
+            match (suspicion, kept) {
+                (None, Some(new)) => suspect(changes, endpoint.addr, new.why),
+                (Some(_), None) if endpoint.standing.is_passing() => {
+                    changes.note(Kind::EndpointKept, endpoint.addr, "listed again");
+                }
+                _ => {}
+            }
+            match self.entries.get_mut(&endpoint.addr) {
+                // Most of the time nothing has changed.
+                Some(old) if old.endpoint == *endpoint => {
+                    (old.suspicion, old.lost_since, old.origin) = (kept, since, Origin::Live);
+                }
+                _ => {
+                    let (endpoint, origin) = (endpoint.clone(), Origin::Live);
+                    let addr = endpoint.addr;
+                    self.entries.insert(addr, Entry { endpoint, suspicion: kept, origin, lost_since: since });
+                }
+            }
+        }
+    }
+
+    /// The endpoints that the answer does not list, of the `known` that were there when it came: newcomers do not make a
+    /// loss smaller.
+    fn miss(
+        &mut self,
+        answer: &Answer,
+        known: usize,
+        evidence: &impl Fn(&SocketAddr) -> Evidence,
+        graces: &Graces,
+        now: Instant,
+        changes: &mut Changes,
+    ) {
+        let gone: Vec<_> =
+            self.entries.keys().filter(|addr| !listed_by(&answer.set, addr)).copied().collect();
+        let share = Share { gone: gone.len(), known };
+        for addr in gone {
+            let Some(entry) = self.entries.get_mut(&addr) else { continue };
+            let missing = Missing {
+                trust: answer.trust,
+                was_listed: listed_by(&self.last, &addr),
+                from_disk: matches!(entry.origin, Origin::Snapshot(_)),
+                empty: answer.set.is_empty(),
+                share,
+                evidence: evidence(&addr),
+                suspicion: entry.suspicion,
+            };
+            match vanish::missing(&missing, graces, now) {
+                Verdict::Suspect(suspicion) => {
+                    if entry.suspicion.replace(suspicion).is_none() {
+                        suspect(changes, addr, suspicion.why);
+                    }
+                }
+                Verdict::Drop => self.let_go(addr, "no longer listed", changes),
+            }
+        }
+    }
+
+    /// Obeys what could not be believed, once its grace has run out and the source still answers so; `true` if anything
+    /// changed. While the source fails nobody knows whether it would.
+    pub(super) fn expire(&mut self, graces: &Graces, now: Instant, changes: &mut Changes) -> bool {
+        if self.feed.status.view(now).link != Link::Live {
+            return false;
+        }
+        let late = |entry: &Entry| entry.suspicion.is_some_and(|s| vanish::expired(&s, graces, now));
+        let late: Vec<_> = self.entries.iter().filter(|(_, e)| late(e)).map(|(addr, _)| *addr).collect();
+        for addr in &late {
+            match self.entries.get_mut(addr) {
+                Some(entry) if is_lost(&entry.endpoint) && listed_by(&self.last, addr) => {
+                    entry.suspicion = None;
+                }
+                _ => self.let_go(*addr, "not listed again within its grace", changes),
+            }
+        }
+        !late.is_empty()
+    }
+
+    fn let_go(&mut self, addr: SocketAddr, why: &'static str, changes: &mut Changes) {
+        if self.entries.remove(&addr).is_some() {
+            changes.dropped(addr, why);
+        }
+    }
+}
+
+fn is_lost(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.standing, Standing::Lost(_))
+}
+
+fn listed_by(set: &EndpointSet, addr: &SocketAddr) -> bool {
+    set.binary_search_by_key(addr, |endpoint| endpoint.addr).is_ok()
+}
+
+fn suspect(changes: &mut Changes, addr: SocketAddr, why: &str) {
+    changes.note(Kind::EndpointSuspected, addr, format!("kept for now: {why}"));
+}
