@@ -5,6 +5,7 @@
 
 mod check;
 mod check_tls;
+mod dns;
 mod document;
 mod env;
 mod listen;
