@@ -29,6 +29,8 @@ mod operator;
 mod overload;
 mod readme;
 mod retries;
+mod several_sources;
+mod snapshot_on_disk;
 mod stopping;
 mod support;
 mod upgrades;
