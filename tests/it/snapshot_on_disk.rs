@@ -139,18 +139,18 @@ async fn a_useless_file_is_refused_with_a_sentence_and_nothing_else_happens() {
     let half = whole[..whole.len() / 2].to_vec();
     let mut spoilt = whole.clone();
     *spoilt.last_mut().unwrap() ^= 0x20;
-    let aged = |config: String| config.replace("[service.web]", "max_age = \"1s\"\n[service.web]");
-    let same = |config: String| config;
-    let cases: [(&[u8], fn(String) -> String, &str); 4] = [
-        (&half, same, "is cut off or spoilt"),
-        (&spoilt, same, "its checksum is wrong"),
-        (b"endpoints = []\n", same, "is no snapshot of this version of Outrigger"),
-        (&whole, aged, "more than 1s (snapshot.max_age)"),
+    let cases: [(&[u8], &str, &str); 4] = [
+        (&half, "1h", "is cut off or spoilt"),
+        (&spoilt, "1h", "its checksum is wrong"),
+        (b"endpoints = []\n", "1h", "is no snapshot of this version of Outrigger"),
+        (&whole, "1s", "more than 1s (snapshot.max_age)"),
     ];
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    for (bytes, change, sentence) in cases {
+    for (bytes, max_age, sentence) in cases {
         std::fs::write(file(&folder), bytes).unwrap();
-        let sidecar = Sidecar::launch(&change(config(&registry, folder.path(), ""))).await;
+        let aged = format!("max_age = \"{max_age}\"\n[service.web]");
+        let config = config(&registry, folder.path(), "").replace("[service.web]", &aged);
+        let sidecar = Sidecar::launch(&config).await;
         let detail = told(&sidecar, "snapshot_refused").await;
         assert!(detail.contains(sentence) && detail.contains("web.snapshot"), "{sentence}: {detail}");
         assert!(states(&sidecar, "web").await.is_empty());
