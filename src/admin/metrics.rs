@@ -209,6 +209,7 @@ mod tests {
             failing_for: None,
             last_error: None,
             position: None,
+            listed: 1,
             skipped: 2,
             updates: 3,
             errors: 4,

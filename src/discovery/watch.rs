@@ -66,6 +66,7 @@ struct State {
     failing_since: Option<Instant>,
     last_error: Option<Arc<str>>,
     position: Option<u64>,
+    listed: usize,
     skipped: usize,
 }
 
@@ -79,6 +80,8 @@ pub struct StatusView {
     pub failing_for: Option<Duration>,
     pub last_error: Option<Arc<str>>,
     pub position: Option<u64>,
+    /// Endpoints in its last good answer, and entries that cannot be used.
+    pub listed: usize,
     pub skipped: usize,
     /// Answers that changed something, errors, and questions asked, since the start.
     pub updates: u64,
@@ -141,6 +144,7 @@ impl Status {
             failing_for: state.failing_since.map(|at| now.saturating_duration_since(at)),
             last_error: state.last_error.clone(),
             position: state.position,
+            listed: state.listed,
             skipped: state.skipped,
             updates: self.updates.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
@@ -157,6 +161,7 @@ impl Status {
         let mut state = self.state();
         state.last_good = Some(now);
         state.position = answer.position;
+        state.listed = answer.set.len();
         state.skipped = answer.skipped.len();
         state.failing_since.take().is_some()
     }

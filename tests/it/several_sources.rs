@@ -44,7 +44,7 @@ async fn a_team_moves(mode: &str, leaves_one_by_one: bool) {
 
     etcd.register_all("web", &instances).await;
     eventually("etcd lists them", SOON, async || {
-        (sidecar.metric("outrigger_source_updates_total{service=\"web\"}").await >= 5.0).then_some(())
+        (sidecar.api("/api/services/web").await["sources"][1]["listed"] == 3).then_some(())
     })
     .await;
     if leaves_one_by_one {
@@ -78,7 +78,7 @@ async fn a_team_moves(mode: &str, leaves_one_by_one: bool) {
     }
     let report = load.stop().await;
     assert_eq!(report.errors(), 0, "{report:?}");
-    assert!(report.requests > 1000, "{report:?}");
+    assert!(report.requests > 100, "{report:?}");
     if leaves_one_by_one {
         assert_eq!(events(&sidecar, "endpoint_removed").await, 0, "an instance is itself under either name");
     }
