@@ -29,6 +29,7 @@ mod operator;
 mod overload;
 mod readme;
 mod retries;
+mod scenarios;
 mod stopping;
 mod support;
 mod upgrades;

@@ -48,6 +48,9 @@ struct Ports {
 }
 
 impl ConsulAgent {
+    /// Of the tests' servers, see `tests/servers`.
+    pub const VERSION: &str = "consul 1.8.7";
+
     /// An agent whose memory dies with it.
     pub async fn dev() -> Self {
         Self::start(Options { kind: Kind::Dev, acls: false, tls: false }).await

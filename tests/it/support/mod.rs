@@ -9,7 +9,7 @@ mod following;
 mod instance;
 mod load;
 mod message;
-mod metrics;
+pub mod metrics;
 mod process;
 pub mod raw;
 pub mod registry;
