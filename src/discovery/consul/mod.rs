@@ -97,8 +97,9 @@ impl Consul {
         took: Duration,
     ) -> Result<Answer, DiscoverError> {
         let now = Instant::now();
-        if answer.filtered_by_acls && answer.entries.is_empty() {
-            self.history.fail();
+        let denied = self.acls == Some(true) && self.history.looks_denied(answer.index);
+        if answer.entries.is_empty() && (answer.filtered_by_acls || denied) {
+            self.history.deny();
             return Err(DiscoverError::Refused(format!(
                 "Consul's ACLs hide every instance of {:?} from this token; {}",
                 self.query.service,
@@ -262,6 +263,23 @@ mod tests {
         let some = source().take(answer(vec![Err(unreadable)], true), None, Duration::ZERO).unwrap();
         assert_eq!(some.skipped, [Skipped::new("a", "shape")]);
         assert!(matches!(some.trust, super::super::Trust::Doubtful(_)));
+    }
+
+    #[test]
+    fn a_list_that_empties_without_its_index_is_a_refusal_where_acls_are_enforced() {
+        for (acls, refused) in [(None, false), (Some(false), false), (Some(true), true)] {
+            let mut source = source();
+            let one = Unreadable { entry: "a".into(), reason: "shape".into() };
+            let entry = crate::registry::consul::Entry {
+                node: serde_json::from_str("{\"Node\": \"n1\", \"Address\": \"127.0.0.1\"}").unwrap(),
+                service: serde_json::from_str("{\"ID\": \"w\", \"Service\": \"web\", \"Port\": 81}").unwrap(),
+                checks: Vec::new(),
+            };
+            source.take(answer(vec![Ok(entry), Err(one)], false), None, Duration::ZERO).unwrap();
+            source.acls = acls;
+            let empty = source.take(answer(Vec::new(), false), None, Duration::ZERO);
+            assert_eq!(matches!(empty, Err(DiscoverError::Refused(_))), refused, "{acls:?}: {empty:?}");
+        }
     }
 
     #[test]

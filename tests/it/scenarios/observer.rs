@@ -1,8 +1,8 @@
 //! Looks at a sidecar from outside, again and again, and notes what must never be.
 
+use crate::support::sockets::connections;
 use crate::support::{Sidecar, client, metrics};
 use serde_json::Value;
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -190,7 +190,7 @@ impl Observer {
         let (count, limit) = match self.bounds.limit {
             Limit::InAll(limit) => (connections.len(), limit),
             Limit::Each(limit) => {
-                let to = |port| connections.iter().filter(|other| **other == port).count();
+                let to = |port| connections.values().filter(|other| **other == port).count();
                 (self.bounds.ports.iter().map(|port| to(*port)).max().unwrap_or_default(), limit)
             }
         };
@@ -299,27 +299,6 @@ fn control_cpu(process: u32) -> f64 {
         (!head.contains("(worker-")).then_some(user + system)
     });
     ticks.sum::<u64>() as f64 / HERTZ
-}
-
-/// The remote ports of a process's TCP connections to these ports, closing ones included.
-fn connections(process: u32, ports: &[u16]) -> Vec<u16> {
-    let links = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-    let inodes: HashSet<String> = links
-        .filter_map(|link| {
-            let target = std::fs::read_link(link.path()).ok()?;
-            Some(target.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned())
-        })
-        .collect();
-    let mut found = Vec::new();
-    for table in ["tcp", "tcp6"] {
-        let text = std::fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap_or_default();
-        found.extend(text.lines().skip(1).filter_map(|line| {
-            let fields: Vec<_> = line.split_ascii_whitespace().collect();
-            let port = u16::from_str_radix(fields.get(2)?.rsplit_once(':')?.1, 16).ok()?;
-            (ports.contains(&port) && inodes.contains(*fields.get(9)?)).then_some(port)
-        }));
-    }
-    found
 }
 
 #[test]
