@@ -208,6 +208,7 @@ mod tests {
             age: Some(Duration::from_millis(1500)),
             failing_for: None,
             last_error: None,
+            hint: None,
             position: None,
             listed: 1,
             skipped: 2,

@@ -240,6 +240,7 @@ impl Etcd {
             skipped: keys.skipped(),
             trust,
             position: u64::try_from(keys.revision()).ok(),
+            hint: None,
         }
     }
 

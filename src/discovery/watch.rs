@@ -4,6 +4,7 @@ use super::{Answer, Discover, DiscoverError, Trust};
 use crate::model::ServiceName;
 use crate::rt::{Backoff, Tasks};
 use crate::telemetry::{Events, Kind};
+use futures_util::FutureExt;
 use rand::rngs::SmallRng;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,7 @@ impl Default for WatchSettings {
     fn default() -> Self {
         Self {
             backoff_base: Duration::from_millis(250),
-            backoff_cap: Duration::from_secs(30),
+            backoff_cap: Duration::from_secs(10),
             refused_retry: Duration::from_secs(30),
         }
     }
@@ -65,6 +66,7 @@ struct State {
     last_good: Option<Instant>,
     failing_since: Option<Instant>,
     last_error: Option<Arc<str>>,
+    hint: Option<Arc<str>>,
     position: Option<u64>,
     listed: usize,
     skipped: usize,
@@ -79,6 +81,8 @@ pub struct StatusView {
     pub age: Option<Duration>,
     pub failing_for: Option<Duration>,
     pub last_error: Option<Arc<str>>,
+    /// What somebody may have to mend, although the source answers.
+    pub hint: Option<Arc<str>>,
     pub position: Option<u64>,
     /// Endpoints in its last good answer, and entries that cannot be used.
     pub listed: usize,
@@ -143,6 +147,7 @@ impl Status {
             age: state.last_good.map(|at| now.saturating_duration_since(at)),
             failing_for: state.failing_since.map(|at| now.saturating_duration_since(at)),
             last_error: state.last_error.clone(),
+            hint: state.hint.clone(),
             position: state.position,
             listed: state.listed,
             skipped: state.skipped,
@@ -156,14 +161,19 @@ impl Status {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a good answer; `true` if the source had been failing.
-    fn good(&self, answer: &Answer, now: Instant) -> bool {
+    /// Notes a good answer, and says what it changed.
+    fn good(&self, answer: &Answer, now: Instant) -> News {
         let mut state = self.state();
         state.last_good = Some(now);
         state.position = answer.position;
         state.listed = answer.set.len();
         state.skipped = answer.skipped.len();
-        state.failing_since.take().is_some()
+        let hint = answer.hint.as_deref().map(Arc::from);
+        let before = std::mem::replace(&mut state.hint, hint);
+        News {
+            recovered: state.failing_since.take().is_some(),
+            doubted: before.is_none() && state.hint.is_some(),
+        }
     }
 
     /// Notes an error; `true` if it is the first one.
@@ -175,6 +185,14 @@ impl Status {
         state.failing_since.get_or_insert(now);
         first
     }
+}
+
+/// What a good answer says of its source.
+struct News {
+    /// It had been failing.
+    recovered: bool,
+    /// It has a hint, and the answer before had none.
+    doubted: bool,
 }
 
 /// Watches `source` until the group stops. The first question is asked at once.
@@ -251,8 +269,13 @@ impl<S: Discover> Loop<S> {
 
     fn take(&mut self, answer: Answer) {
         self.backoff.reset();
-        if self.status.good(&answer, Instant::now()) {
+        let news = self.status.good(&answer, Instant::now());
+        if news.recovered {
             self.events.emit(Kind::SourceRecovered, self.service.as_str(), None, &*self.status.url);
+        }
+        if let Some(hint) = answer.hint.as_ref().filter(|_| news.doubted) {
+            let detail = format!("{}: {hint}", self.status.url);
+            self.events.emit(Kind::SourceDoubted, self.service.as_str(), None, detail);
         }
         let last = self.publish.borrow().clone();
         self.report_skipped(&answer, last.as_deref());
@@ -292,13 +315,22 @@ impl<S: Discover> Loop<S> {
         } else {
             tracing::debug!(service = %self.service, source = %self.status.url, error = text, "source still fails");
         }
-        let delay = match error {
-            DiscoverError::Failed(_) => self.backoff.next(&mut self.rng),
-            DiscoverError::Refused(_) => self.settings.refused_retry,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.nudge.notified() => self.ask_afresh(),
+        match error {
+            DiscoverError::Failed(_) => {
+                let delay = self.backoff.next(&mut self.rng);
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = self.nudge.notified() => self.ask_afresh(),
+                }
+            }
+            // Being asked by us more often mends nothing, so nudges do not count, nor are they made up for later.
+            DiscoverError::Refused(_) => {
+                tokio::select! {
+                    () = tokio::time::sleep(self.settings.refused_retry) => {}
+                    () = self.source.mended() => {}
+                }
+                let _ = self.nudge.notified().now_or_never();
+            }
         }
     }
 }
@@ -432,5 +464,49 @@ mod tests {
         settle().await;
         let asked = feed.status.view(Instant::now()).questions;
         assert!(asked <= 5, "{asked} questions in 120 s");
+    }
+
+    /// Is refused until its token is good.
+    struct Locked {
+        good: watch::Receiver<bool>,
+    }
+
+    impl Discover for Locked {
+        async fn next(&mut self) -> Result<Answer, DiscoverError> {
+            let good = *self.good.borrow_and_update();
+            if good { Ok(answer(&[1])) } else { Err(DiscoverError::Refused("ACL not found".into())) }
+        }
+
+        async fn mended(&mut self) {
+            self.good.changed().await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_that_was_mended_is_noticed_and_nudges_do_not_count() {
+        let (mend, good) = watch::channel(false);
+        let tasks = Tasks::new(Events::default());
+        let (name, settings) = (ServiceName::new("web").unwrap(), WatchSettings::default());
+        let rng = SmallRng::seed_from_u64(1);
+        let mut feed = watch(&tasks, name, "locked:".into(), Locked { good }, settings, rng);
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            feed.nudge();
+        }
+        assert_eq!(feed.status.view(Instant::now()).questions, 1);
+        let mended = Instant::now();
+        mend.send_replace(true);
+        feed.answers.changed().await.unwrap();
+        assert_eq!(mended.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_is_told_when_it_begins() {
+        let with = |hint: Option<&str>| Ok(Answer { hint: hint.map(Into::into), ..answer(&[1]) });
+        let lines = vec![with(Some("7 s")), with(Some("8 s")), with(None), with(Some("1 s"))];
+        let (tasks, feed) = play(lines);
+        settle().await;
+        let told = tasks.events().counts().find(|c| c.0 == Kind::SourceDoubted).unwrap().1;
+        assert_eq!((told, feed.status.view(Instant::now()).hint.as_deref()), (2, Some("1 s")));
     }
 }

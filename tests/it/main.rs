@@ -29,6 +29,7 @@ mod operator;
 mod overload;
 mod readme;
 mod retries;
+mod scenarios;
 mod several_sources;
 mod snapshot_on_disk;
 mod stopping;
