@@ -4,6 +4,7 @@ pub mod cache;
 pub mod consul;
 pub mod etcd;
 mod etcd_keys;
+mod etcd_losses;
 pub mod etcd_value;
 pub mod file;
 pub mod fixed;
