@@ -5,6 +5,7 @@ pub mod consul;
 pub mod dns;
 pub mod etcd;
 mod etcd_keys;
+mod etcd_losses;
 pub mod etcd_value;
 pub mod file;
 pub mod fixed;
