@@ -5,6 +5,7 @@ pub mod consul;
 pub mod dns;
 pub mod etcd;
 mod etcd_keys;
+mod etcd_losses;
 pub mod etcd_value;
 pub mod file;
 pub mod fixed;
@@ -144,6 +145,11 @@ pub trait Discover: Send + 'static {
     /// Forgets the place in the source's history, so that the next answer is read afresh.
     fn rewind(&mut self) {}
 
+    /// After a refusal: ends when what was refused may have been mended, such as a token file that changed. Cancel-safe.
+    fn mended(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// The least time between the starts of two questions, given the last answer.
     fn pace(&self, _last: Option<&EndpointSet>) -> Duration {
         Duration::ZERO
@@ -159,6 +165,8 @@ pub struct Answer {
     pub trust: Trust,
     /// Consul's index, etcd's revision: for people.
     pub position: Option<u64>,
+    /// What somebody may have to mend, although this is an answer; told when it begins.
+    pub hint: Option<String>,
 }
 
 /// A registry entry that cannot be used, and why.
@@ -194,7 +202,8 @@ pub enum DiscoverError {
     /// It may work again by itself.
     #[error("{0}")]
     Failed(String),
-    /// Somebody must mend something first (a token, a name, a filter): tried again every 30 s only.
+    /// Somebody must mend something first (a token, a name, a filter): tried again every 30 s only, or when
+    /// [`Discover::mended`] ends.
     #[error("{0}")]
     Refused(String),
 }

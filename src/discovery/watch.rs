@@ -4,6 +4,7 @@ use super::{Answer, Discover, DiscoverError, Trust};
 use crate::model::ServiceName;
 use crate::rt::{Backoff, Tasks};
 use crate::telemetry::{Events, Kind};
+use futures_util::FutureExt;
 use rand::rngs::SmallRng;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,7 @@ impl Default for WatchSettings {
     fn default() -> Self {
         Self {
             backoff_base: Duration::from_millis(250),
-            backoff_cap: Duration::from_secs(30),
+            backoff_cap: Duration::from_secs(10),
             refused_retry: Duration::from_secs(30),
         }
     }
@@ -65,7 +66,9 @@ struct State {
     last_good: Option<Instant>,
     failing_since: Option<Instant>,
     last_error: Option<Arc<str>>,
+    hint: Option<Arc<str>>,
     position: Option<u64>,
+    listed: usize,
     skipped: usize,
 }
 
@@ -78,7 +81,11 @@ pub struct StatusView {
     pub age: Option<Duration>,
     pub failing_for: Option<Duration>,
     pub last_error: Option<Arc<str>>,
+    /// What somebody may have to mend, although the source answers.
+    pub hint: Option<Arc<str>>,
     pub position: Option<u64>,
+    /// Endpoints in its last good answer, and entries that cannot be used.
+    pub listed: usize,
     pub skipped: usize,
     /// Answers that changed something, errors, and questions asked, since the start.
     pub updates: u64,
@@ -123,6 +130,11 @@ impl Status {
         &self.url
     }
 
+    /// It is a registry, which says of its instances that they are well, and not only where they are.
+    pub fn vouches(&self) -> bool {
+        ["consul", "etcd"].iter().any(|scheme| self.url.starts_with(scheme))
+    }
+
     pub fn view(&self, now: Instant) -> StatusView {
         let state = self.state();
         StatusView {
@@ -135,7 +147,9 @@ impl Status {
             age: state.last_good.map(|at| now.saturating_duration_since(at)),
             failing_for: state.failing_since.map(|at| now.saturating_duration_since(at)),
             last_error: state.last_error.clone(),
+            hint: state.hint.clone(),
             position: state.position,
+            listed: state.listed,
             skipped: state.skipped,
             updates: self.updates.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
@@ -147,13 +161,19 @@ impl Status {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a good answer; `true` if the source had been failing.
-    fn good(&self, answer: &Answer, now: Instant) -> bool {
+    /// Notes a good answer, and says what it changed.
+    fn good(&self, answer: &Answer, now: Instant) -> News {
         let mut state = self.state();
         state.last_good = Some(now);
         state.position = answer.position;
+        state.listed = answer.set.len();
         state.skipped = answer.skipped.len();
-        state.failing_since.take().is_some()
+        let hint = answer.hint.as_deref().map(Arc::from);
+        let before = std::mem::replace(&mut state.hint, hint);
+        News {
+            recovered: state.failing_since.take().is_some(),
+            doubted: before.is_none() && state.hint.is_some(),
+        }
     }
 
     /// Notes an error; `true` if it is the first one.
@@ -165,6 +185,14 @@ impl Status {
         state.failing_since.get_or_insert(now);
         first
     }
+}
+
+/// What a good answer says of its source.
+struct News {
+    /// It had been failing.
+    recovered: bool,
+    /// It has a hint, and the answer before had none.
+    doubted: bool,
 }
 
 /// Watches `source` until the group stops. The first question is asked at once.
@@ -189,6 +217,7 @@ pub fn watch<S: Discover>(
         settings,
         rng,
         events: tasks.events().clone(),
+        awaited: false,
     };
     tasks.spawn("watch", |stop| async move {
         tokio::select! {
@@ -209,6 +238,8 @@ struct Loop<S> {
     settings: WatchSettings,
     rng: SmallRng,
     events: Events,
+    /// The next answer was asked for.
+    awaited: bool,
 }
 
 impl<S: Discover> Loop<S> {
@@ -223,28 +254,40 @@ impl<S: Discover> Loop<S> {
             match answer {
                 Some(Ok(answer)) => self.take(answer),
                 Some(Err(error)) => self.fail(&error).await,
-                None => self.source.rewind(),
+                None => self.ask_afresh(),
             }
             let pace = self.source.pace(self.publish.borrow().as_ref().map(|a| &a.set));
             tokio::time::sleep_until(asked + pace).await;
         }
     }
 
+    /// Somebody wants to hear it again, even if it is the same.
+    fn ask_afresh(&mut self) {
+        self.source.rewind();
+        self.awaited = true;
+    }
+
     fn take(&mut self, answer: Answer) {
         self.backoff.reset();
-        if self.status.good(&answer, Instant::now()) {
+        let news = self.status.good(&answer, Instant::now());
+        if news.recovered {
             self.events.emit(Kind::SourceRecovered, self.service.as_str(), None, &*self.status.url);
+        }
+        if let Some(hint) = answer.hint.as_ref().filter(|_| news.doubted) {
+            let detail = format!("{}: {hint}", self.status.url);
+            self.events.emit(Kind::SourceDoubted, self.service.as_str(), None, detail);
         }
         let last = self.publish.borrow().clone();
         self.report_skipped(&answer, last.as_deref());
-        // A doubtful answer matters even when it repeats the last one: it is the second opinion.
-        let repeats = last.is_some_and(|last| {
-            (&last.set, &last.skipped) == (&answer.set, &answer.skipped)
-                && last.trust == Trust::Trusted
-                && answer.trust == Trust::Trusted
+        let same = last.is_some_and(|last| {
+            (&last.set, &last.skipped, last.trust) == (&answer.set, &answer.skipped, answer.trust)
         });
-        if !repeats {
+        if !same {
             self.status.updates.fetch_add(1, Ordering::Relaxed);
+        }
+        // A doubtful answer matters even when it repeats the last one, and so does one that was asked for: it is the
+        // second opinion.
+        if !same || answer.trust != Trust::Trusted || std::mem::take(&mut self.awaited) {
             self.publish.send_replace(Some(Arc::new(answer)));
         }
     }
@@ -272,13 +315,22 @@ impl<S: Discover> Loop<S> {
         } else {
             tracing::debug!(service = %self.service, source = %self.status.url, error = text, "source still fails");
         }
-        let delay = match error {
-            DiscoverError::Failed(_) => self.backoff.next(&mut self.rng),
-            DiscoverError::Refused(_) => self.settings.refused_retry,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.nudge.notified() => self.source.rewind(),
+        match error {
+            DiscoverError::Failed(_) => {
+                let delay = self.backoff.next(&mut self.rng);
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = self.nudge.notified() => self.ask_afresh(),
+                }
+            }
+            // Being asked by us more often mends nothing, so nudges do not count, nor are they made up for later.
+            DiscoverError::Refused(_) => {
+                tokio::select! {
+                    () = tokio::time::sleep(self.settings.refused_retry) => {}
+                    () = self.source.mended() => {}
+                }
+                let _ = self.nudge.notified().now_or_never();
+            }
         }
     }
 }
@@ -355,10 +407,41 @@ mod tests {
         let (_tasks, feed) = play(vec![Ok(answer(&[1])), Ok(answer(&[1])), Ok(answer(&[1]))]);
         settle().await;
         assert_eq!(feed.status.view(Instant::now()).updates, 1);
-        let doubtful = Answer { trust: Trust::Doubtful("first after an error"), ..answer(&[1]) };
-        let (_tasks, feed) = play(vec![Ok(answer(&[1])), Ok(doubtful.clone()), Ok(doubtful)]);
-        settle().await;
-        assert_eq!(feed.status.view(Instant::now()).updates, 3, "a second opinion is heard");
+    }
+
+    /// Says the same whenever it is asked afresh.
+    struct Echo(Answer, bool);
+
+    impl Discover for Echo {
+        async fn next(&mut self) -> Result<Answer, DiscoverError> {
+            if std::mem::replace(&mut self.1, true) {
+                std::future::pending::<()>().await;
+            }
+            Ok(self.0.clone())
+        }
+
+        fn rewind(&mut self) {
+            self.1 = false;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_asked_for_is_heard_even_if_it_is_the_same() {
+        for trust in [Trust::Trusted, Trust::Doubtful("first after an error")] {
+            let (tasks, name) = (Tasks::new(Events::default()), ServiceName::new("web").unwrap());
+            let echo = Echo(Answer { trust, ..answer(&[1]) }, false);
+            let rng = SmallRng::seed_from_u64(1);
+            let mut feed = watch(&tasks, name, "echo:".into(), echo, WatchSettings::default(), rng);
+            for _ in 0..3 {
+                settle().await;
+                assert!(feed.answers.has_changed().unwrap(), "{trust:?}");
+                feed.answers.mark_unchanged();
+                settle().await;
+                assert!(!feed.answers.has_changed().unwrap(), "nothing new by itself");
+                feed.nudge();
+            }
+            assert_eq!(feed.status.view(Instant::now()).updates, 1);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -381,5 +464,49 @@ mod tests {
         settle().await;
         let asked = feed.status.view(Instant::now()).questions;
         assert!(asked <= 5, "{asked} questions in 120 s");
+    }
+
+    /// Is refused until its token is good.
+    struct Locked {
+        good: watch::Receiver<bool>,
+    }
+
+    impl Discover for Locked {
+        async fn next(&mut self) -> Result<Answer, DiscoverError> {
+            let good = *self.good.borrow_and_update();
+            if good { Ok(answer(&[1])) } else { Err(DiscoverError::Refused("ACL not found".into())) }
+        }
+
+        async fn mended(&mut self) {
+            self.good.changed().await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_that_was_mended_is_noticed_and_nudges_do_not_count() {
+        let (mend, good) = watch::channel(false);
+        let tasks = Tasks::new(Events::default());
+        let (name, settings) = (ServiceName::new("web").unwrap(), WatchSettings::default());
+        let rng = SmallRng::seed_from_u64(1);
+        let mut feed = watch(&tasks, name, "locked:".into(), Locked { good }, settings, rng);
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            feed.nudge();
+        }
+        assert_eq!(feed.status.view(Instant::now()).questions, 1);
+        let mended = Instant::now();
+        mend.send_replace(true);
+        feed.answers.changed().await.unwrap();
+        assert_eq!(mended.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_is_told_when_it_begins() {
+        let with = |hint: Option<&str>| Ok(Answer { hint: hint.map(Into::into), ..answer(&[1]) });
+        let lines = vec![with(Some("7 s")), with(Some("8 s")), with(None), with(Some("1 s"))];
+        let (tasks, feed) = play(lines);
+        settle().await;
+        let told = tasks.events().counts().find(|c| c.0 == Kind::SourceDoubted).unwrap().1;
+        assert_eq!((told, feed.status.view(Instant::now()).hint.as_deref()), (2, Some("1 s")));
     }
 }

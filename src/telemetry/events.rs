@@ -29,6 +29,8 @@ pub enum Kind {
     EntrySkipped,
     SourceFailing,
     SourceRecovered,
+    /// It answers, but somebody may have to mend something: a right that is missing, a leader that is.
+    SourceDoubted,
     /// Another source of several is used now.
     SourceSelected,
     /// A list that was kept on disk serves until the source answers.
@@ -51,7 +53,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::EndpointAdded,
         Self::EndpointRemoved,
         Self::EndpointChanged,
@@ -64,6 +66,7 @@ impl Kind {
         Self::EntrySkipped,
         Self::SourceFailing,
         Self::SourceRecovered,
+        Self::SourceDoubted,
         Self::SourceSelected,
         Self::SnapshotUsed,
         Self::SnapshotRefused,
@@ -92,6 +95,7 @@ impl Kind {
             Self::EntrySkipped => "entry_skipped",
             Self::SourceFailing => "source_failing",
             Self::SourceRecovered => "source_recovered",
+            Self::SourceDoubted => "source_doubted",
             Self::SourceSelected => "source_selected",
             Self::SnapshotUsed => "snapshot_used",
             Self::SnapshotRefused => "snapshot_refused",
@@ -113,6 +117,7 @@ impl Kind {
         let addr = endpoint.map(tracing::field::display);
         match self {
             Self::SourceFailing
+            | Self::SourceDoubted
             | Self::EntrySkipped
             | Self::EndpointDisputed
             | Self::SnapshotRefused

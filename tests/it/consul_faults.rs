@@ -1,5 +1,6 @@
 //! Answers that no real Consul can be made to give when a test wants them.
 
+use crate::support::{Line, Scripted};
 use outrigger::discovery::consul::Consul;
 use outrigger::discovery::{ConsulQuery, Discover, DiscoverError, Trust, WatchSettings, watch};
 use outrigger::model::ServiceName;
@@ -9,87 +10,31 @@ use outrigger::rt::Tasks;
 use outrigger::telemetry::Events;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
 const ONE: &str = r#"[{"Node": {"Node": "n1", "Address": "127.0.0.1"},
     "Service": {"ID": "web-1", "Service": "web", "Port": 81}, "Checks": []}]"#;
 
-/// Says its lines one after the other, the last one for ever; remembers the requests.
-struct Fake {
-    port: u16,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-impl Fake {
-    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
-    async fn start(lines: Vec<Vec<u8>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&requests);
-        tokio::spawn(async move {
-            for turn in 0.. {
-                let (mut client, _) = listener.accept().await.unwrap();
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    head.push(client.read_u8().await.unwrap());
-                }
-                heard.lock().unwrap().push(String::from_utf8(head).unwrap());
-                // The client may well hang up before the end.
-                let _ = client.write_all(&lines[turn.min(lines.len() - 1)]).await;
-            }
-        });
-        Self { port, requests }
-    }
-
-    fn source(&self) -> Consul {
-        let address = url::Url::parse(&format!("http://127.0.0.1:{}", self.port)).unwrap();
-        let settings = ConsulSettings {
-            addresses: vec![address],
-            token: None,
-            tls: TlsFiles::default(),
-            namespace: None,
-        };
-        Consul::new(settings, ConsulQuery::new("web"), SmallRng::seed_from_u64(7)).unwrap()
-    }
-
-    /// The index of each request so far.
-    fn asked(&self) -> Vec<Option<u64>> {
-        let index = |request: &String| {
-            let line = request.lines().next().unwrap();
-            let rest = line.split_once("index=")?.1;
-            rest.split(['&', ' ']).next().unwrap().parse().ok()
-        };
-        self.requests.lock().unwrap().iter().map(index).collect()
-    }
-}
-
-fn line(status: u16, headers: &str, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
-        .into_bytes()
-}
-
-fn good(index: u64, body: &str) -> Vec<u8> {
-    line(200, &format!("X-Consul-Index: {index}\r\nX-Consul-KnownLeader: true\r\n"), body)
+fn source(fake: &Scripted) -> Consul {
+    let address = url::Url::parse(&format!("http://{}", fake.addr())).unwrap();
+    let settings =
+        ConsulSettings { addresses: vec![address], token: None, tls: TlsFiles::default(), namespace: None };
+    Consul::new(settings, ConsulQuery::new("web"), SmallRng::seed_from_u64(7)).unwrap()
 }
 
 #[tokio::test]
 async fn an_index_is_taken_from_good_answers_only() {
     let one = "X-Consul-Index: 1\r\n";
     let lines = vec![
-        good(40, ONE),
-        line(500, one, "No cluster leader"),
-        good(40, ONE),
-        line(403, one, "ACL not found"),
-        good(40, ONE),
-        good(41, ONE),
+        Line::good(40, ONE),
+        Line::http(500, one, "No cluster leader"),
+        Line::good(40, ONE),
+        Line::http(403, one, "ACL not found"),
+        Line::good(40, ONE),
+        Line::good(41, ONE),
     ];
-    let fake = Fake::start(lines).await;
-    let mut source = fake.source();
+    let fake = Scripted::start(lines).await;
+    let mut source = source(&fake);
     source.next().await.unwrap();
     let error = source.next().await.unwrap_err();
     assert!(matches!(&error, DiscoverError::Failed(text) if text.contains("No cluster leader")), "{error}");
@@ -103,9 +48,16 @@ async fn an_index_is_taken_from_good_answers_only() {
 
 #[tokio::test]
 async fn an_index_that_goes_back_begins_anew() {
-    let missing = line(200, "X-Consul-KnownLeader: true\r\n", ONE);
-    let fake = Fake::start(vec![good(100, ONE), good(50, "[]"), good(50, ONE), good(0, ONE), missing]).await;
-    let mut source = fake.source();
+    let missing = Line::http(200, "X-Consul-KnownLeader: true\r\n", ONE);
+    let fake = Scripted::start(vec![
+        Line::good(100, ONE),
+        Line::good(50, "[]"),
+        Line::good(50, ONE),
+        Line::good(0, ONE),
+        missing,
+    ])
+    .await;
+    let mut source = source(&fake);
     source.next().await.unwrap();
     let lost = source.next().await.unwrap();
     assert_eq!((lost.set.len(), lost.trust), (0, Trust::Doubtful("the index went back")));
@@ -118,30 +70,30 @@ async fn an_index_that_goes_back_begins_anew() {
 #[tokio::test]
 async fn an_answer_that_is_not_whole_is_an_error() {
     let cut = {
-        let mut cut = good(41, ONE);
+        let mut cut = Line::good(41, ONE).bytes();
         cut.truncate(cut.len() - 20);
-        cut
+        Line::Says(cut)
     };
     let huge = {
         let mut huge = b"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Consul-Index: 41\r\n\r\n[".to_vec();
         huge.resize(65 << 20, b' ');
-        huge
+        Line::Says(huge)
     };
-    let announced = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[".to_vec();
+    let announced = Line::Says(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[".to_vec());
     let cases = [
         (cut, "broke off"),
-        (good(41, "<html>hello</html>"), "no list of instances"),
-        (good(41, "{\"errors\": []}"), "no list of instances"),
+        (Line::good(41, "<html>hello</html>"), "no list of instances"),
+        (Line::good(41, "{\"errors\": []}"), "no list of instances"),
         (huge, "larger than 64 MiB"),
         (announced, "larger than 64 MiB"),
-        (b"HTTP/1.1 200 OK\r\n".to_vec(), "broke off"),
-        (line(301, "Location: http://127.0.0.1:1/elsewhere\r\n", ""), "redirects are not followed"),
-        (line(429, "", "Your IP is issuing too many concurrent connections"), "429"),
-        (line(500, "", &format!("<secret>\n{}", "x".repeat(100_000))), "500: <secret> xxx"),
+        (Line::Says(b"HTTP/1.1 200 OK\r\n".to_vec()), "broke off"),
+        (Line::http(301, "Location: http://127.0.0.1:1/elsewhere\r\n", ""), "redirects are not followed"),
+        (Line::http(429, "", "Your IP is issuing too many concurrent connections"), "429"),
+        (Line::http(500, "", &format!("<secret>\n{}", "x".repeat(100_000))), "500: <secret> xxx"),
     ];
-    let lines = cases.iter().flat_map(|(line, _)| [line.clone(), good(40, ONE)]).collect();
-    let fake = Fake::start(lines).await;
-    let mut source = fake.source();
+    let lines = cases.iter().flat_map(|(line, _)| [line.clone(), Line::good(40, ONE)]).collect();
+    let fake = Scripted::start(lines).await;
+    let mut source = source(&fake);
     for (_, words) in &cases {
         let error = source.next().await.unwrap_err();
         assert!(matches!(&error, DiscoverError::Failed(text) if text.contains(words)), "{words}: {error}");
@@ -156,11 +108,11 @@ async fn an_answer_that_is_not_whole_is_an_error() {
 
 #[tokio::test]
 async fn answers_that_come_early_for_ever_make_no_busy_loop() {
-    let fake = Fake::start(vec![good(7, ONE)]).await;
+    let fake = Scripted::start(vec![Line::good(7, ONE)]).await;
     let tasks = Tasks::new(Events::default());
     let name = ServiceName::new("web").unwrap();
     let rng = SmallRng::seed_from_u64(7);
-    let feed = watch(&tasks, name, String::new(), fake.source(), WatchSettings::default(), rng);
+    let feed = watch(&tasks, name, String::new(), source(&fake), WatchSettings::default(), rng);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let asked = fake.asked();
     assert!((4..=21).contains(&asked.len()), "{} requests in 2 s", asked.len());
@@ -170,10 +122,10 @@ async fn answers_that_come_early_for_ever_make_no_busy_loop() {
 
 #[tokio::test]
 async fn every_request_says_what_it_can_unpack() {
-    let fake = Fake::start(vec![good(7, ONE)]).await;
-    fake.source().next().await.unwrap();
-    let requests = fake.requests.lock().unwrap();
-    let head = requests[0].to_ascii_lowercase();
+    let fake = Scripted::start(vec![Line::good(7, ONE)]).await;
+    source(&fake).next().await.unwrap();
+    let requests = fake.requests();
+    let head = requests[0].1.to_ascii_lowercase();
     assert!(head.starts_with("get /v1/health/service/web http/1.1\r\n"), "{head}");
     assert!(head.contains("accept-encoding: gzip"), "{head}");
     assert!(!head.contains("x-consul-token"), "{head}");

@@ -117,15 +117,14 @@ async fn a_token_without_rights_never_empties_what_is_known() {
     let mut watched = watched(with(Some(Credential::File(path.clone()))), query);
     watched.sees("the list", |a| a.set.len() == 1).await;
     std::fs::write(&path, &half).unwrap();
-    let empty = watched.sees("nothing", |a| a.set.is_empty()).await;
-    assert!(matches!(empty.trust, Trust::Doubtful(_)), "{empty:?}");
+    let error = watched.fails("a denial").await;
+    assert!(error.contains("hide every instance") && error.contains("node:read"), "{error}");
     // A change that is hidden from this token moves the index all the same.
     agent.register(&service("web", "web-82", 82)).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    watched.feed.nudge();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let still = watched.feed.answers.borrow_and_update().clone().unwrap();
-    assert!(still.set.is_empty() && matches!(still.trust, Trust::Doubtful(_)), "{still:?}");
+    std::fs::write(&path, format!("{half}\n")).unwrap();
+    let errors = watched.status().errors;
+    eventually("another denial", SOON, async || (watched.status().errors > errors).then_some(())).await;
+    assert_eq!((watched.kept().len(), watched.status().link), (1, Link::Stale));
 
     std::fs::write(&path, &good).unwrap();
     watched.sees("both", |a| a.set.len() == 2).await;
@@ -144,6 +143,8 @@ async fn without_any_token_nothing_is_found_and_nothing_is_known() {
     let settings = ConsulSettings { token: None, ..agent.settings() };
     let answer = source(settings, ConsulQuery::new("web")).next().await.unwrap();
     assert!(answer.set.is_empty(), "Consul 1.8 does not say that it denies");
+    let hint = answer.hint.unwrap();
+    assert!(hint.contains("no token is given") && hint.contains("node:read"), "{hint}");
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub(super) struct History {
     /// An error came after the last answer.
     broken: bool,
     doubt: Option<Doubt>,
+    /// All answers since the last list were empty because they were denied.
+    denied: bool,
 }
 
 /// Why lists are not believed when they are short.
@@ -51,6 +53,20 @@ impl History {
         self.index = None;
     }
 
+    /// Whether an empty answer of this index takes away what was there without any change of the catalog: only a removal
+    /// raises the index. A denial lasts until somebody is listed again; what is hidden moves the index too.
+    pub(super) fn looks_denied(&self, index: Option<u64>) -> bool {
+        let index = index.unwrap_or(1).max(1);
+        self.denied
+            || !self.broken && self.last.as_ref().is_some_and(|(last, set)| *last == index && !set.is_empty())
+    }
+
+    /// The answer was empty because it was denied.
+    pub(super) fn deny(&mut self) {
+        self.fail();
+        self.denied = true;
+    }
+
     /// A question came to nothing. A too high index would hide changes for a whole wait, so none is kept.
     pub(super) fn fail(&mut self) {
         self.index = None;
@@ -74,6 +90,7 @@ impl History {
         };
         self.last = Some((index, set.clone()));
         self.broken = false;
+        self.denied = false;
         let doubt = match (cause, self.doubt) {
             (Some(reason), Some(old)) => Some(Doubt { reason, ..old }),
             (Some(reason), None) => Some(Doubt { reason, since: now }),
@@ -220,6 +237,21 @@ mod tests {
         assert_eq!(play.hears(15, &[]), SAME, "a hidden change moves the index too");
         assert_eq!(play.hears(15, &[1, 2]), SAME);
         assert_eq!(play.hears(15, &[1, 2]), SURE);
+    }
+
+    #[test]
+    fn nobody_left_without_a_change_is_a_denial_until_somebody_is_listed() {
+        let mut play = play();
+        assert!(!play.history.looks_denied(Some(10)), "nobody was there");
+        play.hears(10, &[1, 2]);
+        assert!(!play.history.looks_denied(Some(11)), "a removal");
+        assert!(play.history.looks_denied(Some(10)));
+        play.history.deny();
+        assert!(play.history.looks_denied(Some(15)), "a hidden change moves the index too");
+        assert_eq!(play.hears(15, &[1, 2]), BROKEN);
+        assert!(!play.history.looks_denied(Some(16)));
+        play.history.fail();
+        assert!(!play.history.looks_denied(Some(15)), "after an error the index proves nothing");
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod instance;
 use super::{Answer, ConsulQuery, Discover, DiscoverError, Skipped};
 use crate::model::EndpointSet;
 use crate::registry::consul::{
-    ConsulClient, ConsulError, ConsulSettings, HealthAnswer, HealthQuery, Hold, Refusal,
+    ConsulClient, ConsulError, ConsulSettings, HealthAnswer, HealthQuery, Hold, Refusal, Stamp,
 };
 use history::{History, Reading};
 use rand::RngExt;
@@ -27,6 +27,10 @@ pub struct Consul {
     history: History,
     /// The last hold ran its whole time, so that no pause lies between it and the next question.
     settled: bool,
+    /// The token's file as it was at the last question.
+    token: Stamp,
+    /// Whether Consul enforces ACLs, as far as it has said.
+    acls: Option<bool>,
     /// When to ask for everything again, index or not.
     reread_at: Instant,
     /// Spreads the re-reads of many sidecars.
@@ -43,6 +47,8 @@ impl Consul {
     const FIRST_HOLD: Duration = Duration::from_secs(2);
     /// For a look whether a preferred agent works again.
     const LOOK: Duration = Duration::from_secs(2);
+    /// A server that has not heard of its leader for longer tells old news.
+    const OLD_NEWS: Duration = Duration::from_secs(10);
 
     /// # Errors
     /// If the settings cannot work: no address, an unusable TLS file.
@@ -54,6 +60,8 @@ impl Consul {
             agent: 0,
             history: History::default(),
             settled: false,
+            token: Stamp::default(),
+            acls: None,
             reread_at: Instant::now(),
             rng,
         };
@@ -89,8 +97,9 @@ impl Consul {
         took: Duration,
     ) -> Result<Answer, DiscoverError> {
         let now = Instant::now();
-        if answer.filtered_by_acls && answer.entries.is_empty() {
-            self.history.fail();
+        let denied = self.acls == Some(true) && self.history.looks_denied(answer.index);
+        if answer.entries.is_empty() && (answer.filtered_by_acls || denied) {
+            self.history.deny();
             return Err(DiscoverError::Refused(format!(
                 "Consul's ACLs hide every instance of {:?} from this token; {}",
                 self.query.service,
@@ -121,7 +130,23 @@ impl Consul {
         };
         self.settled = hold.is_some() && !reading.early;
         let trust = self.history.judge(&reading, &set, now);
-        Ok(Answer { set, skipped, trust, position: answer.index })
+        let nobody = set.is_empty() && skipped.is_empty();
+        let hint = self.hint(nobody, answer.known_leader, answer.last_contact);
+        Ok(Answer { set, skipped, trust, position: answer.index, hint })
+    }
+
+    /// What may be wrong although Consul answers.
+    fn hint(&self, nobody: bool, known_leader: bool, last_contact: Option<Duration>) -> Option<String> {
+        let contact = last_contact.unwrap_or_default();
+        if !known_leader || contact > Self::OLD_NEWS {
+            let known = if known_leader { "an old answer" } else { "no cluster leader" };
+            return Some(format!("{known}: the server heard a leader {:.1} s ago", contact.as_secs_f32()));
+        }
+        if !nobody || self.acls != Some(true) {
+            return None;
+        }
+        let given = if self.client.has_token() { "" } else { "no token is given and " };
+        Some(format!("no instances or no permission: {given}{}", permission(&self.query.service)))
     }
 
     fn fail(&mut self, error: &ConsulError) -> DiscoverError {
@@ -158,7 +183,8 @@ fn permission(service: &str) -> String {
 
 impl Discover for Consul {
     async fn next(&mut self) -> Result<Answer, DiscoverError> {
-        // Nothing of `self` changes before the last await is over: a dropped call has only cost a request.
+        // Nothing that tells one answer from another changes before the last await is over: a dropped call has only
+        // cost a request.
         let started = Instant::now();
         let due = started >= self.reread_at;
         if due && let Some((agent, answer)) = self.preferred().await {
@@ -167,12 +193,34 @@ impl Discover for Consul {
         }
         let index = self.history.index().filter(|_| !due);
         let wait = if self.settled { self.query.wait } else { self.query.wait.min(Self::FIRST_HOLD) };
-        let hold = index.map(|index| Hold { index, wait });
-        let asked = Instant::now();
-        match self.ask(self.agent, hold).await {
-            Ok(answer) => self.take(answer, hold, asked.elapsed()),
-            Err(error) => Err(self.fail(&error)),
+        let mut hold = index.map(|index| Hold { index, wait });
+        loop {
+            self.token = self.client.token_stamp().await;
+            let asked = Instant::now();
+            let answer = tokio::select! {
+                answer = self.ask(self.agent, hold) => answer,
+                // What the old token may not see cannot wake a query that it holds.
+                () = self.client.token_changed(&self.token) => {
+                    hold = None;
+                    continue;
+                }
+            };
+            let took = asked.elapsed();
+            return match answer {
+                Ok(answer) => {
+                    if answer.entries.is_empty() && self.acls.is_none() {
+                        // Who does not say is asked with the next empty answer.
+                        self.acls = self.client.has_acls(self.agent).await.ok();
+                    }
+                    self.take(answer, hold, took)
+                }
+                Err(error) => Err(self.fail(&error)),
+            };
         }
+    }
+
+    async fn mended(&mut self) {
+        self.client.token_changed(&self.token).await;
     }
 
     fn rewind(&mut self) {
@@ -218,6 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_empties_without_its_index_is_a_refusal_where_acls_are_enforced() {
+        for (acls, refused) in [(None, false), (Some(false), false), (Some(true), true)] {
+            let mut source = source();
+            let one = Unreadable { entry: "a".into(), reason: "shape".into() };
+            let entry = crate::registry::consul::Entry {
+                node: serde_json::from_str("{\"Node\": \"n1\", \"Address\": \"127.0.0.1\"}").unwrap(),
+                service: serde_json::from_str("{\"ID\": \"w\", \"Service\": \"web\", \"Port\": 81}").unwrap(),
+                checks: Vec::new(),
+            };
+            source.take(answer(vec![Ok(entry), Err(one)], false), None, Duration::ZERO).unwrap();
+            source.acls = acls;
+            let empty = source.take(answer(Vec::new(), false), None, Duration::ZERO);
+            assert_eq!(matches!(empty, Err(DiscoverError::Refused(_))), refused, "{acls:?}: {empty:?}");
+        }
+    }
+
+    #[test]
     fn the_next_agent_is_for_faults_of_this_one_only() {
         let mut source = source();
         let refused = ConsulError::Status { agent: "a".into(), status: 403, text: "ACL not found".into() };
@@ -249,5 +314,22 @@ mod tests {
             let after = source.reread_at - now;
             assert!((240..=360).contains(&after.as_secs()), "{after:?}");
         }
+    }
+
+    #[test]
+    fn what_may_be_wrong_is_said_beside_the_answer() {
+        let mut source = source();
+        let heard = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(source.hint(true, true, heard(0)), None, "without ACLs nobody means nobody");
+        let leaderless = source.hint(false, false, heard(40)).unwrap();
+        assert!(
+            leaderless.contains("no cluster leader") && leaderless.contains("40.0 s ago"),
+            "{leaderless}"
+        );
+        assert!(source.hint(false, true, heard(11)).unwrap().contains("old answer"));
+        source.acls = Some(true);
+        assert_eq!(source.hint(false, true, heard(1)), None);
+        let hint = source.hint(true, true, None).unwrap();
+        assert!(hint.contains("no token is given") && hint.contains("node:read"), "{hint}");
     }
 }

@@ -1,9 +1,10 @@
 //! One request to one agent: token, deadline, size limit, and a readable error.
 
+use super::token::{Stamp, Token};
 use super::{ConsulError, ConsulSettings};
-use crate::registry::{Credential, install_provider};
+use crate::registry::install_provider;
 use http::header::{CONTENT_LENGTH, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use std::error::Error;
 use std::time::Duration;
 use url::Url;
@@ -14,7 +15,7 @@ pub struct ConsulClient {
     http: reqwest::Client,
     /// At least one.
     agents: Vec<Url>,
-    token: Option<Credential>,
+    token: Token,
     namespace: Option<String>,
     /// We have a certificate of our own.
     identified: bool,
@@ -80,12 +81,26 @@ impl ConsulClient {
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(|e| ConsulError::Settings(root(&e)))?;
-        Ok(Self { http, agents: addresses, token, namespace, identified })
+        Ok(Self { http, agents: addresses, token: Token(token), namespace, identified })
     }
 
     /// How many agents there are; they are numbered from 0 in order of preference.
     pub fn agents(&self) -> usize {
         self.agents.len()
+    }
+
+    /// How the token's file stands now.
+    pub async fn token_stamp(&self) -> Stamp {
+        self.token.stamp().await
+    }
+
+    /// Ends when the token's file is no longer as it was; never where the token comes from no file. Cancel-safe.
+    pub async fn token_changed(&self, since: &Stamp) {
+        self.token.changed(since).await;
+    }
+
+    pub fn has_token(&self) -> bool {
+        self.token.0.is_some()
     }
 
     /// Asks one agent (the number counts round), once.
@@ -101,7 +116,7 @@ impl ConsulClient {
         }
         let url = join(base, call.path).ok_or_else(|| fail("the address takes no path".into()))?;
         let mut request = self.http.request(call.method, url).query(&query).timeout(call.deadline);
-        if let Some(token) = self.token().await? {
+        if let Some(token) = self.token.header().await? {
             request = request.header("X-Consul-Token", token);
         }
         let mut response = request.send().await.map_err(|e| {
@@ -132,31 +147,6 @@ impl ConsulClient {
             body.extend_from_slice(&chunk);
         }
         Ok(Reply { agent: name, headers, body })
-    }
-
-    /// The token as a header. A file is read for every request: that is cheap, and sees every change.
-    async fn token(&self) -> Result<Option<HeaderValue>, ConsulError> {
-        let header = |text: &str| {
-            let mut header = HeaderValue::from_str(text).ok()?;
-            header.set_sensitive(true);
-            Some(header)
-        };
-        match &self.token {
-            None => Ok(None),
-            Some(Credential::Text(secret)) => header(secret.reveal().trim())
-                .map(Some)
-                .ok_or_else(|| ConsulError::Settings("the token holds characters that no token has".into())),
-            Some(Credential::File(path)) => {
-                let fail = |problem: String| ConsulError::Token { path: path.display().to_string(), problem };
-                let text = tokio::fs::read_to_string(path)
-                    .await
-                    .map_err(|e| fail(format!("cannot be read: {e}")))?;
-                match text.trim() {
-                    "" => Err(fail("is empty".into())),
-                    token => header(token).map(Some).ok_or_else(|| fail("holds more than one token".into())),
-                }
-            }
-        }
     }
 }
 
@@ -217,7 +207,6 @@ fn root(error: &dyn Error) -> String {
 mod tests {
     use super::*;
     use crate::registry::TlsFiles;
-    use crate::telemetry::Secret;
 
     fn settings(address: &str) -> ConsulSettings {
         ConsulSettings {
@@ -248,30 +237,5 @@ mod tests {
         let missing = ConsulClient::new(ConsulSettings { tls, ..settings("https://h") }).unwrap_err();
         assert!(missing.to_string().contains("/nonexistent/ca.pem"), "{missing}");
         ConsulClient::new(settings("http://h")).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_token_file_is_read_again_and_an_unusable_one_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        let token = Some(Credential::File(path.clone()));
-        let client = ConsulClient::new(ConsulSettings { token, ..settings("http://h") }).unwrap();
-        let missing = client.token().await.unwrap_err();
-        assert!(missing.to_string().contains(path.to_str().unwrap()), "{missing}");
-        assert!(!missing.is_of_the_agent());
-        for text in ["one\n", " two "] {
-            std::fs::write(&path, text).unwrap();
-            let header = client.token().await.unwrap().unwrap();
-            assert_eq!(header.to_str().unwrap(), text.trim());
-            assert_eq!(format!("{header:?}"), "Sensitive");
-        }
-        for useless in ["", "\n", "two\nlines"] {
-            std::fs::write(&path, useless).unwrap();
-            let error = client.token().await.unwrap_err().to_string();
-            assert!(error.contains(path.to_str().unwrap()) && !error.contains("two"), "{error}");
-        }
-        let token = Some(Credential::Text(Secret::new("bad\u{1}token")));
-        let client = ConsulClient::new(ConsulSettings { token, ..settings("http://h") }).unwrap();
-        assert!(!client.token().await.unwrap_err().to_string().contains("bad"));
     }
 }

@@ -1,14 +1,17 @@
 //! Consul's HTTP API.
 
+mod acl;
 mod client;
 mod entry;
 mod error;
 mod health;
+mod token;
 
 pub use client::ConsulClient;
 pub use entry::{Check, Entry, Node, Service, Unreadable, Weights};
 pub use error::{ConsulError, Refusal};
 pub use health::{HealthAnswer, HealthQuery, Hold};
+pub use token::Stamp;
 
 use super::{Credential, TlsFiles};
 use url::Url;

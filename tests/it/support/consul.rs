@@ -1,6 +1,7 @@
 //! Real Consul agents, started for one test each.
 
-use super::{Process, eventually, free_port, server_binary};
+use super::registry::consul_entry;
+use super::{Instance, Process, eventually, free_port, server_binary};
 use outrigger::registry::consul::ConsulSettings;
 use outrigger::registry::{Credential, TlsFiles};
 use outrigger::telemetry::Secret;
@@ -13,7 +14,7 @@ use url::Url;
 /// The token of an agent with ACLs that may do everything.
 pub const ROOT_TOKEN: &str = "11111111-2222-3333-4444-555555555555";
 
-/// A single agent that is its own server. Killed when dropped.
+/// An agent, mostly a single one that is its own server. Killed when dropped.
 #[derive(Debug)]
 pub struct ConsulAgent {
     // Before the folder with its log, so that it ends first.
@@ -21,6 +22,10 @@ pub struct ConsulAgent {
     folder: TempDir,
     options: Options,
     ports: Ports,
+    /// Its node's name.
+    node: String,
+    /// Further arguments.
+    extra: Vec<String>,
     http: reqwest::Client,
 }
 
@@ -30,6 +35,10 @@ enum Kind {
     Dev,
     /// Survives a restart; a second or two until it has elected itself.
     Data,
+    /// One of several servers; survives a restart.
+    Server,
+    /// No server, but knows some.
+    Client,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,14 +49,23 @@ struct Options {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ports {
+pub(super) struct Ports {
     http: u16,
     https: u16,
-    serf: u16,
-    server: u16,
+    pub(super) serf: u16,
+    pub(super) server: u16,
+}
+
+impl Ports {
+    pub(super) fn free() -> Self {
+        Self { http: free_port(), https: free_port(), serf: free_port(), server: free_port() }
+    }
 }
 
 impl ConsulAgent {
+    /// Of the tests' servers, see `tests/servers`.
+    pub const VERSION: &str = "consul 1.8.7";
+
     /// An agent whose memory dies with it.
     pub async fn dev() -> Self {
         Self::start(Options { kind: Kind::Dev, acls: false, tls: false }).await
@@ -69,23 +87,33 @@ impl ConsulAgent {
     }
 
     async fn start(options: Options) -> Self {
+        let agent = Self::spawn(options, "n1", Ports::free(), Vec::new());
+        agent.ready().await;
+        agent
+    }
+
+    /// One of several servers, or a client; `extra` arguments say whom to join. It is not waited for.
+    pub(super) fn member(is_server: bool, node: &str, ports: Ports, extra: Vec<String>) -> Self {
+        let kind = if is_server { Kind::Server } else { Kind::Client };
+        Self::spawn(Options { kind, acls: false, tls: false }, node, ports, extra)
+    }
+
+    fn spawn(options: Options, node: &str, ports: Ports, extra: Vec<String>) -> Self {
         outrigger::registry::install_provider();
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         if options.tls {
             certificates(&folder);
         }
-        let ports = Ports { http: free_port(), https: free_port(), serf: free_port(), server: free_port() };
-        let process = run(&folder, options, ports);
-        let agent = Self { process, folder, options, ports, http };
-        agent.ready().await;
-        agent
+        let process = run(&folder, options, ports, node, &extra);
+        Self { process, folder, options, ports, node: node.to_owned(), extra, http }
     }
 
     /// Waits until the agent has a leader and knows its own node.
     pub async fn ready(&self) {
         eventually("a ready Consul agent", Duration::from_secs(30), async || {
-            let answer = self.request("GET", "/v1/health/node/n1", Value::Null).await.ok()?;
+            let path = format!("/v1/health/node/{}", self.node);
+            let answer = self.request("GET", &path, Value::Null).await.ok()?;
             answer.contains("serfHealth").then_some(())
         })
         .await;
@@ -134,9 +162,55 @@ impl ConsulAgent {
 
     /// Starts it again on the same ports, with what it remembers, and waits until it is ready.
     pub async fn restart(&mut self) {
-        self.process.kill();
-        self.process = run(&self.folder, self.options, self.ports);
+        self.launch();
         self.ready().await;
+    }
+
+    /// The same without waiting.
+    pub fn launch(&mut self) {
+        self.process.kill();
+        self.process = run(&self.folder, self.options, self.ports, &self.node, &self.extra);
+    }
+
+    /// SIGSTOP: it still accepts connections, and says nothing.
+    pub fn stop(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn cont(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// What a source URL says for a service.
+    pub fn source(&self, service: &str) -> String {
+        format!("consul://127.0.0.1:{}/{service}", self.port())
+    }
+
+    /// Registers running instances under their own names, with weight 1.
+    pub async fn register_all(&self, name: &str, instances: &[Instance]) {
+        for instance in instances {
+            self.register(&consul_entry(name, instance.name(), instance.addr(), 1)).await;
+        }
+    }
+
+    /// Which server leads, as this agent knows: host and port of its server port.
+    pub async fn leader(&self) -> Option<String> {
+        let answer = self.request("GET", "/v1/status/leader", Value::Null).await.ok()?;
+        let leader = answer.trim().trim_matches('"').to_owned();
+        (!leader.is_empty()).then_some(leader)
+    }
+
+    /// What it was asked for a service's instances since it was first started: paths and queries, in order.
+    pub fn health_queries(&self, service: &str) -> Vec<String> {
+        let path = format!("/v1/health/service/{service}");
+        let log = self.process.output();
+        let finished = log.lines().filter(|line| line.contains("Request finished"));
+        let urls = finished.filter_map(|line| line.split_once("url=")?.1.split(' ').next());
+        let of = |url: &&str| {
+            url.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))
+        };
+        urls.filter(of).map(ToOwned::to_owned).collect()
     }
 
     /// Registers a service by the agent's own JSON, see [`service`].
@@ -174,7 +248,7 @@ impl ConsulAgent {
         self.request("PUT", path, body).await.unwrap_or_else(|e| panic!("PUT {path}: {e}"))
     }
 
-    async fn request(&self, method: &str, path: &str, body: Value) -> Result<String, String> {
+    pub async fn request(&self, method: &str, path: &str, body: Value) -> Result<String, String> {
         let url = format!("http://127.0.0.1:{}{path}", self.ports.http);
         let mut request = self.http.request(method.parse().unwrap(), url).timeout(Duration::from_secs(10));
         if self.options.acls {
@@ -201,6 +275,7 @@ pub fn with_ttl(mut service: Value, ttl: Duration) -> Value {
     service
 }
 
+const QUICK: &str = "performance { raft_multiplier = 1 }";
 const CA: &str = "consul-agent-ca.pem";
 const SERVER: [&str; 2] = ["dc1-server-consul-0.pem", "dc1-server-consul-0-key.pem"];
 const CLIENT: [&str; 2] = ["dc1-client-consul-0.pem", "dc1-client-consul-0-key.pem"];
@@ -214,14 +289,14 @@ fn certificates(folder: &TempDir) {
     }
 }
 
-fn run(folder: &TempDir, options: Options, ports: Ports) -> Process {
+fn run(folder: &TempDir, options: Options, ports: Ports, node: &str, extra: &[String]) -> Process {
     let mut command = Command::new(server_binary("consul"));
-    command.args(["agent", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", "n1"]);
+    command.args(["agent", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", node]);
     command.args(["-disable-host-node-id", "-dns-port", "-1", "-grpc-port", "-1", "-serf-wan-port", "-1"]);
     command.args(["-http-port", &ports.http.to_string(), "-server-port", &ports.server.to_string()]);
     command.args(["-serf-lan-port", &ports.serf.to_string()]);
     // It then logs each request.
-    command.args(["-log-level", "debug"]);
+    command.args(["-log-level", "debug"]).args(extra);
     match options.kind {
         Kind::Dev => {
             command.arg("-dev");
@@ -229,7 +304,13 @@ fn run(folder: &TempDir, options: Options, ports: Ports) -> Process {
         Kind::Data => {
             command.args(["-server", "-bootstrap-expect", "1", "-data-dir"]).arg(folder.path().join("data"));
             // Elects itself in about a second instead of seven.
-            command.args(["-hcl", "performance { raft_multiplier = 1 }"]);
+            command.args(["-hcl", QUICK]);
+        }
+        Kind::Server => {
+            command.args(["-server", "-data-dir"]).arg(folder.path().join("data")).args(["-hcl", QUICK]);
+        }
+        Kind::Client => {
+            command.arg("-data-dir").arg(folder.path().join("data"));
         }
     }
     if options.acls {

@@ -34,6 +34,10 @@ impl<S: Discover> Discover for Recorded<S> {
         self.source.rewind();
     }
 
+    async fn mended(&mut self) {
+        self.source.mended().await;
+    }
+
     fn pace(&self, last: Option<&EndpointSet>) -> Duration {
         self.source.pace(last)
     }

@@ -4,27 +4,32 @@
 mod byhand;
 pub mod client;
 pub mod consul;
+mod consul_cluster;
 pub mod etcd;
 mod following;
 mod instance;
 mod load;
 mod message;
-mod metrics;
+pub mod metrics;
 mod process;
 pub mod raw;
 pub mod registry;
 mod relay;
+mod scripted;
 mod sidecar;
+pub mod sockets;
 pub mod watched;
 pub mod web;
 
 pub use byhand::{ByHand, facing};
+pub use consul_cluster::ConsulCluster;
 pub use following::{Following, follow};
 pub use instance::{Instance, pattern};
 pub use load::{Load, Report};
 pub use process::Process;
 pub use registry::Registry;
 pub use relay::Relay;
+pub use scripted::{Line, Scripted};
 pub use sidecar::Sidecar;
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,0 +1,145 @@
+//! The registry scenarios: one bad day each, under load, watched from outside all the time.
+//!
+//! Four things hold in every one of them, whatever its story: nothing disappears by an error (G1), no busy loop (G2), few
+//! connections (G3), and the source's state is to be seen (G4). [`Scenario`] asserts them by itself.
+
+#![allow(dead_code, reason = "a harness offers more than one story of it uses")]
+
+mod consul;
+mod load;
+mod observer;
+mod report;
+
+pub use observer::Bounds;
+
+use crate::support::Sidecar;
+use load::Steady;
+use observer::Observer;
+use report::Row;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A scenario that runs: requests go through its sidecar and the sidecar is observed, both on a thread of their own, until
+/// [`Self::end`]. Dropping it before that reports a failure.
+#[derive(Debug)]
+pub struct Scenario {
+    row: Row,
+    began: Instant,
+    load: Arc<Steady>,
+    observer: Arc<Observer>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scenario {
+    /// Begins to observe a sidecar whose admin address answers; its service is [`Bounds::service`]. Nothing is sent yet
+    /// and nothing need be known: that begins with [`Self::serves`].
+    ///
+    /// `number` is that of the list of scenarios, `registry` the servers' kind and version.
+    pub fn begin(number: u8, title: &str, registry: &str, sidecar: &Sidecar, bounds: Bounds) -> Self {
+        let load = Arc::new(Steady::new(sidecar.service(&bounds.service)));
+        let observer = Arc::new(Observer::new(sidecar, bounds));
+        let over = Arc::<AtomicBool>::default();
+        let (its_load, its_observer, its_over) =
+            (Arc::clone(&load), Arc::clone(&observer), Arc::clone(&over));
+        // A thread of its own: a test that waits for a child to die must not stop the observation.
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async { tokio::join!(its_load.run(&its_over), its_observer.run(&its_over)) });
+        });
+        let row = Row::new(number, title, registry);
+        Self { row, began: Instant::now(), load, observer, over, thread: Some(thread) }
+    }
+
+    /// From now on requests are sent, of which none may fail, and at least so many endpoints stay usable.
+    pub fn serves(&self, endpoints: usize) {
+        self.observer.hold(endpoints);
+        self.load.resume();
+    }
+
+    /// From now on at least so many endpoints stay usable; the load stays as it is.
+    pub fn holds(&self, endpoints: usize) {
+        self.observer.hold(endpoints);
+    }
+
+    /// No more requests, and endpoints may go: before a loss that is meant. Returns when no request is under way.
+    pub async fn rests(&self) {
+        self.load.pause().await;
+        self.observer.hold(0);
+    }
+
+    /// Waits until `check` gives `Some`, which must not be later than `limit` after `since`; the row tells the one that came
+    /// nearest to its limit.
+    pub async fn converges<T>(
+        &mut self,
+        what: &str,
+        since: Instant,
+        limit: Duration,
+        check: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
+        // Beyond the limit too, so that a failure says by how much.
+        let left = limit.saturating_sub(since.elapsed()) + Duration::from_secs(20);
+        let value = crate::support::eventually(what, left, check).await;
+        self.converged(what, since.elapsed(), limit);
+        value
+    }
+
+    /// The same, for a time that the test has taken itself.
+    pub fn converged(&mut self, what: &str, took: Duration, limit: Duration) {
+        self.row.converged(took, limit);
+        assert!(took <= limit, "{what}: after {took:?}, not within {limit:?}");
+    }
+
+    /// Something worth a place in the table.
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.row.note(text.into());
+    }
+
+    /// How many registry requests the servers have counted themselves; without it, the sidecar's own count.
+    pub fn counted(&mut self, requests: u64) {
+        self.row.registry_requests = Some(requests);
+    }
+
+    /// Ends the load and the observation, and asserts that all held.
+    pub async fn end(mut self) {
+        self.load.pause().await;
+        self.finish();
+        let (failures, broken) = (self.load.failures(), self.observer.broken());
+        self.row.passed = failures.is_empty() && broken.is_empty();
+        let passed = self.row.passed;
+        self.tell();
+        assert!(passed, "{} requests failed: {failures:#?}; broken: {broken:#?}", self.load.failed());
+    }
+
+    fn finish(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
+    fn tell(&mut self) {
+        self.row.requests = self.load.requests();
+        self.row.failed = self.load.failed();
+        self.row.registry_requests.get_or_insert_with(|| self.observer.questions());
+        self.row.seconds = self.began.elapsed().as_secs_f64();
+        for note in self.observer.notes() {
+            self.row.note(note);
+        }
+        self.row.tell();
+    }
+}
+
+impl Drop for Scenario {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.finish();
+            self.tell();
+            eprintln!("broken so far: {:#?}", self.observer.broken());
+        }
+    }
+}
