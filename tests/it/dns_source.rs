@@ -68,6 +68,12 @@ async fn aliases_are_followed_and_their_lifetimes_count() {
         web.answers_with("a second answer", SOON, |_| web.answers().len() >= 3).await;
         assert_eq!(web.errors(), [] as [&str; 0]);
     }
+
+    // Its end is in a zone of which this server knows nothing, but the next one does.
+    let away = Nsd::start("web CNAME orders.internal.").await;
+    let other = Nsd::start_zone("internal.", "orders A 127.0.0.2").await;
+    let web = follow(addresses(&[away.addr(), other.addr()], "web.lab."));
+    web.answers_with("the list", SOON, is(&["127.0.0.2:80"])).await;
 }
 
 #[tokio::test]

@@ -183,7 +183,7 @@ fn every_key_exists() {
 }
 
 /// A number in a sentence, and the default it speaks of, as `check --resolve` prints it.
-const NUMBERS: [(&str, &str); 22] = [
+const NUMBERS: [(&str, &str); 24] = [
     ("every 10 s;", "service.orders.health.interval = \"10s\""),
     ("out after 3 failures,", "service.orders.health.fall = 3"),
     ("back after 2 successes", "service.orders.health.rise = 2"),
@@ -205,6 +205,8 @@ const NUMBERS: [(&str, &str); 22] = [
     ("head is larger than 64 KiB", "limits.head_bytes = \"64KiB\""),
     ("On `127.0.0.1:9901`", "admin.listen = \"127.0.0.1:9901\""),
     ("finish for up to 5 s (`shutdown.drain`)", "shutdown.drain = \"5s\""),
+    ("at the earliest after 1 s", "dns.min_ttl = \"1s\""),
+    ("at the latest after 30 s", "dns.max_ttl = \"30s\""),
     ("`round_robin` (the default)", "service.orders.balance = \"round_robin\""),
 ];
 
