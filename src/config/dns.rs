@@ -38,6 +38,7 @@ impl Dns {
             search,
             timeout: section.duration("timeout", MILLI..=DAY, default.timeout),
             attempts: section.integer("attempts", 1..=10, default.attempts),
+            tcp: section.flag("tcp", default.tcp),
         };
         let min_ttl = section.duration("min_ttl", SECOND..=DAY, SECOND);
         let max_ttl = section.duration("max_ttl", SECOND..=DAY, Duration::from_secs(30));

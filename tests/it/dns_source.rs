@@ -1,7 +1,8 @@
 //! DNS as a source, against a real nsd and a real unbound: records, lifetimes, and all the ways to say nothing.
 
+use crate::support::consul::{ConsulAgent, service};
 use crate::support::dns::{Nsd, Unbound, asking};
-use crate::support::follow;
+use crate::support::{eventually, follow, free_port};
 use outrigger::discovery::dns::Dns;
 use outrigger::discovery::{Answer, DnsQuery, Records, Trust};
 use outrigger::registry::dns::{DnsName, DnsSettings, Family};
@@ -94,6 +95,28 @@ async fn an_answer_that_is_too_long_for_one_packet_comes_by_tcp() {
 }
 
 #[tokio::test]
+async fn what_consul_leaves_out_of_a_packet_comes_when_only_tcp_is_used() {
+    const INSTANCES: usize = 40;
+    let (agent, port) = ConsulAgent::dev_with_dns().await;
+    for last in 1..=INSTANCES {
+        let mut instance = service("web", &format!("web-{last}"), 80);
+        instance["Address"] = format!("127.0.0.{last}").into();
+        agent.register(&instance).await;
+    }
+    let source = |tcp| {
+        let settings = DnsSettings { tcp, ..asking(&[([127, 0, 0, 1], port).into()]) };
+        follow(Dns::new(settings, DnsQuery::new(name("web.service.consul."), Records::Services)))
+    };
+    let whole = source(true);
+    whole.answers_with("all of them", SOON, |answer| answer.set.len() == INSTANCES).await;
+    let told = whole.answers().len();
+    whole.answers_with("more answers", SOON, |_| whole.answers().len() > told + 1).await;
+    assert!(whole.answers()[told..].iter().all(|answer| answer.set.len() == INSTANCES));
+    let part = source(false).answers_with("an answer", SOON, |_| true).await;
+    assert!((1..INSTANCES).contains(&part.set.len()), "{} records: what was `tcp` for?", part.set.len());
+}
+
+#[tokio::test]
 async fn a_lifetime_of_zero_is_no_busy_loop() {
     let nsd = Nsd::start("web 0 A 127.0.0.1\nweb 0 AAAA ::1").await;
     let unbound = Unbound::before(&nsd).await;
@@ -116,7 +139,7 @@ async fn a_lifetime_of_zero_is_no_busy_loop() {
 #[tokio::test]
 async fn what_is_no_answer_changes_nothing_and_is_told_apart() {
     let mut nsd = Nsd::start("web A 127.0.0.1").await;
-    let dead: SocketAddr = ([127, 0, 0, 1], crate::support::free_port()).into();
+    let dead: SocketAddr = ([127, 0, 0, 1], free_port()).into();
     for (of, server, told) in [
         ("x.broken.", nsd.addr(), "answered SERVFAIL to x.broken A"),
         ("orders.internal.", nsd.addr(), "answered REFUSED to orders.internal A"),
@@ -141,8 +164,7 @@ async fn what_is_no_answer_changes_nothing_and_is_told_apart() {
     web.answers_with("an answer again", SOON, |_| web.answers().len() > answers).await;
     nsd.kill();
     let errors = web.errors().len();
-    crate::support::eventually("errors", SOON, async || (web.errors().len() > errors + 2).then_some(()))
-        .await;
+    eventually("errors", SOON, async || (web.errors().len() > errors + 2).then_some(())).await;
     // It comes back with less: whoever was gone is not believed at once.
     nsd.change("web A 127.0.0.2");
     nsd.restart().await;

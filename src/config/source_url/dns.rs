@@ -1,4 +1,4 @@
-//! `dns://orders.internal:80`, `srv://_http._tcp.orders.internal`, each with `?server=10.0.0.2:53&family=4`
+//! `dns://orders.internal:80`, `srv://_http._tcp.orders.internal`, each with `?server=10.0.0.2:53&family=4&tcp=true`
 
 use super::parts::Parts;
 use crate::config::dns;
@@ -63,9 +63,16 @@ fn read(
     let checked = DnsName::new(name).map_err(|error| error.to_string())?;
     let mut query = registries.dns.query(checked, records);
     let mut servers = Vec::new();
-    for (key, value) in parts.parameters(&["server", "family"], "server")? {
+    for (key, value) in parts.parameters(&["server", "family", "tcp"], "server")? {
         match key.as_str() {
             "server" => servers.push(dns::server(&value)?),
+            "tcp" => {
+                settings.tcp = match value.as_str() {
+                    "false" => false,
+                    "true" => true,
+                    _ => return Err(format!("tcp: {value:?} is not accepted; accepted: false, true")),
+                }
+            }
             _ => {
                 query.family = match value.as_str() {
                     "4" => Family::V4,

@@ -197,9 +197,10 @@ mod tests {
         let (settings, query) = dns("dns://Orders.internal.:80");
         assert_eq!(settings, DnsSettings::default());
         assert_eq!(query, DnsQuery::new(name("orders.internal."), Records::Addresses { port: 80 }));
-        let (settings, query) = dns("srv://_http._tcp.orders?server=10.0.0.2&server=[::1]:5353&family=6");
+        let (settings, query) =
+            dns("srv://_http._tcp.orders?server=10.0.0.2&server=[::1]:5353&family=6&tcp=true");
         let servers = ["10.0.0.2:53".parse().unwrap(), "[::1]:5353".parse().unwrap()];
-        assert_eq!(settings.servers, Servers::Given(servers.into()));
+        assert_eq!((settings.servers, settings.tcp), (Servers::Given(servers.into()), true));
         let expected =
             DnsQuery { family: Family::V6, ..DnsQuery::new(name("_http._tcp.orders"), Records::Services) };
         assert_eq!(query, expected);
@@ -253,6 +254,7 @@ mod tests {
                 "\"ns.internal\" is no DNS server: an IP address is accepted",
             ),
             ("dns://orders:80?family=5", "family: \"5\" is not accepted; accepted: 4, 6, any"),
+            ("dns://orders:80?tcp=1", "tcp: \"1\" is not accepted; accepted: false, true"),
             ("dns://orders:80?famly=4", "did you mean \"family\"?"),
             ("srv://", "the name is missing: write srv://NAME"),
             ("srv://_http._tcp.orders:80", "a service record has a port of its own"),

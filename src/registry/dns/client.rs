@@ -177,11 +177,12 @@ impl DnsClient {
         let tls = TlsConfig::new().map_err(|error| DnsError::Settings(error.to_string()))?;
         let context = Arc::new(PoolContext::new(options, tls));
         let pool = |server: SocketAddr| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            let udp = (!self.settings.tcp).then(ConnectionConfig::udp);
+            let connections = udp.into_iter().chain([ConnectionConfig::tcp()]).map(|mut connection| {
                 connection.port = server.port();
                 connection
             });
-            let config = NameServerConfig::new(server.ip(), true, connections.into());
+            let config = NameServerConfig::new(server.ip(), true, connections.collect());
             let runtime = TokioRuntimeProvider::default();
             (server, NameServerPool::from_config([config], Arc::clone(&context), runtime))
         };

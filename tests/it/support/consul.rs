@@ -86,6 +86,15 @@ impl ConsulAgent {
         Self::start(Options { kind: Kind::Dev, acls: false, tls: true }).await
     }
 
+    /// An agent whose memory dies with it, and the port where it answers DNS.
+    pub async fn dev_with_dns() -> (Self, u16) {
+        let (dns, options) = (free_port(), Options { kind: Kind::Dev, acls: false, tls: false });
+        let extra = vec!["-dns-port".to_owned(), dns.to_string()];
+        let agent = Self::spawn(options, "n1", Ports::free(), extra);
+        agent.ready().await;
+        (agent, dns)
+    }
+
     async fn start(options: Options) -> Self {
         let agent = Self::spawn(options, "n1", Ports::free(), Vec::new());
         agent.ready().await;
