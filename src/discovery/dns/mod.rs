@@ -138,7 +138,7 @@ impl Dns {
             self.found = seen.name;
             self.targets = seen.targets;
         }
-        Answer { set, skipped: seen.skipped, trust, position: None }
+        Answer { set, skipped: seen.skipped, trust, position: None, hint: None }
     }
 }
 
