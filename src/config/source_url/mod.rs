@@ -16,6 +16,7 @@ mod etcd;
 mod file;
 mod fixed;
 mod parts;
+pub(super) mod register;
 
 use super::problem::suggestion;
 use super::registries::Registries;
