@@ -9,7 +9,7 @@
 //! | 7 | [`app`], [`cli`] | composition root: the only place that knows everyone |
 //! | 6 | [`config`] | TOML to checked settings of everyone below |
 //! | 5 | [`proxy`], [`admin`] | data plane; window on the process |
-//! | 4 | [`cluster`] | joins floors 1 to 3 into "an upstream" |
+//! | 4 | [`cluster`], [`registration`] | joins floors 1 to 3 into "an upstream"; announces the local app |
 //! | 3 | [`discovery`], [`health`] | find instances; judge instances |
 //! | 2 | [`balance`], [`policy`], [`upstream`], [`registry`] | choose; decide; talk to a target; talk to Consul, etcd and DNS |
 //! | 1 | [`model`], [`rt`], [`net`] | nouns; tasks, stop, back-off, workers; TLS |
@@ -32,7 +32,8 @@
 //! | judge | whoever may raise a health bit: checker, registry, operator |
 //! | attempt, ticket | one try at one target, and its record |
 //! | shed | refuse a request early |
-//! | drain | finish what runs |
+//! | announcement, lease | what we tell the registry about the local app, and what holds it |
+//! | drain, withdraw | finish what runs; leave the registry |
 //!
 //! # The invariants
 //!
@@ -51,7 +52,8 @@
 //! 9. Every task has a name, a stop token and someone who reaps it; a panic is an event.
 //! 10. Only `config` knows TOML (and the file source its own format), only `registry` the registries' wire, only
 //!     `proxy::error` turns errors into responses.
-//! 11. Stopping refuses new work first, drains second, and has a deadline.
+//! 11. Stopping withdraws first, refuses new work and drains second, and has a deadline. Announcing happens only after
+//!     the app answers.
 //! 12. A rejected configuration changes nothing and says why.
 //!
 //! # Two walks
@@ -76,6 +78,7 @@ pub mod admin;
 pub mod proxy;
 
 pub mod cluster;
+pub mod registration;
 
 pub mod discovery;
 pub mod health;

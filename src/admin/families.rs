@@ -4,6 +4,7 @@ use super::metrics::{Scrape, Series};
 use super::state::State;
 use crate::discovery::Link;
 use crate::model::Outcome;
+use crate::registration;
 use prometheus_client::metrics::MetricType;
 use std::fmt;
 use std::time::SystemTime;
@@ -17,7 +18,7 @@ pub(super) struct Family {
 }
 
 /// All families, in the order in which they are shown.
-pub(super) fn families() -> [Family; 21] {
+pub(super) fn families() -> [Family; 23] {
     use MetricType::{Counter, Gauge, Histogram};
     let family = |name, kind, help, write| Family { name, kind, help, write };
     [
@@ -179,6 +180,22 @@ pub(super) fn families() -> [Family; 21] {
             |scrape, series| {
                 scrape.each_source(|labels, source| series.level(&labels, source.skipped as u64))
             },
+        ),
+        family(
+            "outrigger_registered",
+            Gauge,
+            "1 while the local app is in this registry and passing, for everybody to see.",
+            |scrape, series| {
+                scrape.each_registration(|labels, view| {
+                    series.level(&labels, u64::from(view.state == registration::State::Announced))
+                })
+            },
+        ),
+        family(
+            "outrigger_registration_losses_total",
+            Counter,
+            "How often this registry has forgotten the local app.",
+            |scrape, series| scrape.each_registration(|labels, view| series.count(&labels, view.losses)),
         ),
         family("outrigger_connections", Gauge, "Open connections.", |scrape, series| {
             series.level(&[("side", "client")], scrape.connections as u64)

@@ -7,6 +7,7 @@ use super::fold::Row;
 use super::state::State;
 use crate::cluster::Totals;
 use crate::discovery::StatusView;
+use crate::registration;
 use crate::telemetry::{Histogram, Kind};
 use http::{HeaderMap, StatusCode};
 use prometheus_client::collector::Collector;
@@ -50,6 +51,7 @@ impl Format {
 #[derive(Debug)]
 pub(super) struct Scrape {
     services: Vec<Service>,
+    registrations: Vec<registration::StatusView>,
     pub events: Vec<(Kind, u64)>,
     pub connections: usize,
     pub started: SystemTime,
@@ -89,6 +91,7 @@ impl Scrape {
         });
         Self {
             services: services.collect(),
+            registrations: desk.window.registrations.iter().map(|status| status.view()).collect(),
             events: desk.window.events.counts().collect(),
             connections: (desk.window.connections)(),
             started: desk.started,
@@ -117,6 +120,15 @@ impl Scrape {
                 .iter()
                 .try_for_each(|row| write([("service", &service.name), ("endpoint", &row.endpoint)], row))
         })
+    }
+
+    pub fn each_registration(
+        &self,
+        mut write: impl FnMut([(&str, &str); 2], &registration::StatusView) -> fmt::Result,
+    ) -> fmt::Result {
+        self.registrations
+            .iter()
+            .try_for_each(|view| write([("service", &view.service), ("registry", &view.registry)], view))
     }
 
     pub fn each_source(
@@ -227,6 +239,7 @@ mod tests {
         };
         Scrape {
             services: vec![service],
+            registrations: Vec::new(),
             events: Vec::new(),
             connections: 1,
             started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),

@@ -8,6 +8,7 @@ mod families;
 mod fold;
 mod health;
 mod metrics;
+mod registrations;
 mod router;
 mod server;
 mod state;
@@ -15,6 +16,7 @@ mod state;
 pub use server::serve;
 
 use crate::cluster::Cluster;
+use crate::registration::Status;
 use crate::rt::Stop;
 use crate::telemetry::Events;
 use std::fmt;
@@ -25,6 +27,8 @@ use tokio::time::Instant;
 pub struct Window {
     /// In the order in which they are shown.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Of the local app.
+    pub registrations: Vec<Arc<Status>>,
     pub events: Events,
     /// When the process began.
     pub started: Instant,

@@ -1,6 +1,6 @@
 //! Boot and stop, in order.
 
-use super::{descriptors, sources};
+use super::{Registrations, descriptors, sources};
 use crate::admin::{self, Window};
 use crate::cluster::{Cluster, ClusterSettings, Keeper, Memory};
 use crate::config::{NamedSource, ServiceSettings, Settings, SnapshotSettings};
@@ -19,6 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// A registry that does not answer holds up the stop for so long at most.
+const WITHDRAW: Duration = Duration::from_secs(3);
+
 /// Why a sidecar cannot start; one line per cause.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -26,6 +29,8 @@ pub enum StartError {
     Listen(Vec<String>),
     #[error("{service}: {reason}")]
     Source { service: ServiceName, reason: String },
+    #[error("register.{name}: {reason}")]
+    Registration { name: String, reason: String },
     #[error("cannot start threads: {0}")]
     Threads(#[source] io::Error),
     #[error("cannot serve the admin address: {0}")]
@@ -39,6 +44,7 @@ pub struct Running {
     pub events: Events,
     /// Where the admin address really listens.
     pub admin: Option<SocketAddr>,
+    pub registrations: Registrations,
     tasks: Tasks,
     /// The workers' own, so that the control plane outlives the requests.
     workers: Stop,
@@ -69,10 +75,13 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     let stop = Stop::new();
     let crew = Crew::start(workers, bound, &shared, &events, &stop, settings.shutdown.drain)
         .map_err(StartError::Threads)?;
+    let registrations = Registrations::start(settings.registrations, &events, &mut rng)
+        .map_err(|(name, reason)| StartError::Registration { name, reason })?;
     let admin = sockets.admin.as_ref().and_then(|listener| listener.local_addr().ok());
     if let Some(listener) = sockets.admin {
         let window = Window {
             clusters: clusters.clone(),
+            registrations: registrations.statuses(),
             events: events.clone(),
             started: Instant::now(),
             stopping: stop.clone(),
@@ -80,20 +89,26 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
         };
         admin::serve(&tasks, listener, Arc::new(window)).map_err(StartError::Admin)?;
     }
+    let registered = match registrations.statuses().len() {
+        0 => String::new(),
+        count => format!("{count} registration{}, ", plural(count)),
+    };
     let window = admin.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
     let detail = format!(
-        "version {}, {count} service{}, {workers} worker{}, admin address {window}",
+        "version {}, {count} service{}, {registered}{workers} worker{}, admin address {window}",
         env!("CARGO_PKG_VERSION"),
         plural(count),
         plural(workers),
     );
     events.emit(Kind::Started, "", None, detail);
-    Ok(Running { clusters, events, admin, tasks, workers: stop, crew })
+    Ok(Running { clusters, events, admin, registrations, tasks, workers: stop, crew })
 }
 
 impl Running {
-    /// Stops accepting, lets what runs finish within the configured drain time, then ends everything else.
+    /// Takes the local app out of the registries, stops accepting, lets what runs finish within the configured drain
+    /// time, then ends everything else.
     pub async fn stop(self) {
+        self.registrations.withdraw_all(WITHDRAW).await;
         self.events.emit(Kind::Stopping, "", None, "no new connections; finishing what runs");
         self.workers.cancel();
         let crew = self.crew;

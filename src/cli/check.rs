@@ -35,17 +35,20 @@ impl Check {
         if self.resolve {
             print_values(output, &values);
         } else {
-            let names: Vec<_> = settings.services.iter().map(|service| service.name.as_str()).collect();
-            let s = if names.len() == 1 { "" } else { "s" };
-            output.line(format_args!(
-                "{}: fine, {} service{s}: {}",
-                path.display(),
-                names.len(),
-                names.join(", ")
-            ));
+            let services: Vec<_> = settings.services.iter().map(|one| one.name.as_str()).collect();
+            let registrations: Vec<_> = settings.registrations.iter().map(|one| one.name.as_str()).collect();
+            let kinds = [("service", services), ("registration", registrations)];
+            let kinds: Vec<_> = kinds.iter().filter_map(|(what, names)| counted(what, names)).collect();
+            output.line(format_args!("{}: fine, {}", path.display(), kinds.join("; ")));
         }
         Outcome::Fine
     }
+}
+
+/// `2 services: a, b`; `None` for none.
+fn counted(what: &str, names: &[&str]) -> Option<String> {
+    let s = if names.len() == 1 { "" } else { "s" };
+    (!names.is_empty()).then(|| format!("{} {what}{s}: {}", names.len(), names.join(", ")))
 }
 
 /// `path = value  # origin`, which is TOML again.

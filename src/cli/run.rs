@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Default: $OUTRIGGER_CONFIG, ./outrigger.toml, /etc/outrigger/outrigger.toml.
-    #[arg(conflicts_with_all = ["listen", "to", "admin"])]
+    #[arg(conflicts_with_all = ["listen", "to", "register", "admin"])]
     config: Option<PathBuf>,
     /// Without a file: where the application calls a service; a port alone is one of localhost. Goes with --to.
     #[arg(long, value_name = "ADDR", requires = "to")]
@@ -21,8 +21,12 @@ pub(super) struct Run {
     /// Without a file: where the service's instances come from, such as consul://127.0.0.1:8500/orders.
     #[arg(long, value_name = "URL", requires = "listen")]
     to: Vec<String>,
+    /// Without a file: where the local app is registered, such as
+    /// consul://127.0.0.1:8500/web?port=8080&health=/health
+    #[arg(long, value_name = "URL")]
+    register: Vec<String>,
     /// Without a file: where the admin address listens, or "off". Default: 127.0.0.1:9901.
-    #[arg(long, value_name = "ADDR", requires = "to")]
+    #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
 }
 
@@ -62,7 +66,13 @@ impl Run {
     fn load(self) -> Result<(Loaded, Option<PathBuf>), String> {
         let env = Environment::Process;
         let told = |problems: Problems| problems.to_string();
-        if self.to.is_empty() {
+        if self.to.is_empty() && self.register.is_empty() {
+            if self.admin.is_some() {
+                return Err(
+                    "--admin goes with --listen and --to, or with --register; a file says [admin] listen"
+                        .to_owned(),
+                );
+            }
             let file = config_file(self.config, &env)?;
             let loaded = config::load(&file, &env).map_err(told)?;
             return Ok((loaded, Some(file)));
@@ -75,7 +85,7 @@ impl Run {
             ));
         }
         let pairs: Vec<_> = self.listen.into_iter().zip(self.to).collect();
-        let loaded = config::from_pairs(&pairs, self.admin.as_deref(), &env).map_err(told)?;
+        let loaded = config::from_pairs(&pairs, &self.register, self.admin.as_deref(), &env).map_err(told)?;
         Ok((loaded, None))
     }
 }

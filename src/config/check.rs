@@ -1,4 +1,4 @@
-//! `[service.NAME.health]`: active checks.
+//! `[service.NAME.health]`: active checks; `[register.NAME.health]`: the local app's own.
 
 use super::check_tls;
 use super::document::Scalar;
@@ -15,12 +15,27 @@ const HTTP_ONLY: [&str; 5] = ["method", "headers", "host", "expect", "body"];
 
 /// `None` if nothing asks for checks.
 pub(super) fn read(section: Section<'_>) -> Option<CheckSettings> {
+    asked(section, CheckSettings::new, false)
+}
+
+/// The check of the local app; whatever is not asked for, it is a connection.
+pub(super) fn of_the_app(section: Section<'_>) -> CheckSettings {
+    asked(section, CheckSettings::of_the_app, true).unwrap_or(CheckSettings::of_the_app(CheckKind::Tcp))
+}
+
+/// `must`: there is no going without.
+fn asked(section: Section<'_>, new: fn(CheckKind) -> CheckSettings, must: bool) -> Option<CheckSettings> {
     section.exclusive(&["http", "tcp"]);
     let asks_http = section.find("http").is_some();
     let path = section.text("http", "the path of an HTTP check, such as \"/health\",", path);
     let says_tcp = section.find("tcp").is_some();
-    let tcp = says_tcp && section.flag("tcp", false);
-    if section.is_present() && !asks_http && !says_tcp && !section.is_defaults {
+    let tcp =
+        if must && !asks_http { section.flag("tcp", true) } else { says_tcp && section.flag("tcp", false) };
+    if must && !asks_http && !tcp {
+        section
+            .problem("tcp", "the app is announced only while a check passes: leave this out, or give http");
+    }
+    if section.is_present() && !asks_http && !says_tcp && !section.is_defaults && !must {
         section.missing("checks of which kind? give http = \"/PATH\" or tcp = true (tcp = false for none)");
     }
     // What has no effect is checked all the same.
@@ -35,14 +50,13 @@ pub(super) fn read(section: Section<'_>) -> Option<CheckSettings> {
     let kind = if asks_http { CheckKind::Http(http) } else { CheckKind::Tcp };
     let asks = asks_http || tcp;
     let tls = check_tls::read(&section, Some(&kind).filter(|_| asks));
-    let settings = CheckSettings { tls, ..timing(&section, kind) };
+    let settings = CheckSettings { tls, ..timing(&section, new(kind)) };
     section.refuse(&["grpc"], NOT_YET);
     section.finish();
     asks.then_some(settings)
 }
 
-fn timing(section: &Section<'_>, kind: CheckKind) -> CheckSettings {
-    let default = CheckSettings::new(kind);
+fn timing(section: &Section<'_>, default: CheckSettings) -> CheckSettings {
     let settings = CheckSettings {
         interval: section.duration("interval", MILLI..=DAY, default.interval),
         timeout: section.duration("timeout", MILLI..=DAY, default.timeout),
@@ -90,7 +104,7 @@ fn http(section: &Section<'_>, path: String) -> HttpCheck {
     }
 }
 
-fn path(text: &str) -> Result<String, String> {
+pub(super) fn path(text: &str) -> Result<String, String> {
     let fits = text.starts_with('/') && !text.contains('#') && text.parse::<PathAndQuery>().is_ok();
     if fits {
         Ok(text.to_owned())

@@ -11,6 +11,7 @@ mod env;
 mod listen;
 mod pairs;
 mod problem;
+mod register;
 mod registries;
 mod section;
 mod service;
@@ -94,7 +95,8 @@ fn read(
 fn settings(root: Section<'_>) -> Settings {
     let (mut settings, registries, mut taken) = without_services(&root, None);
     settings.services = service::read_all(&root, &registries, &mut taken);
-    root.refuse(&["register", "access_log"], traffic::NOT_YET);
+    settings.registrations = register::read_all(&root, &registries);
+    root.refuse(&["access_log"], traffic::NOT_YET);
     root.finish();
     settings
 }
@@ -110,6 +112,7 @@ fn without_services(root: &Section<'_>, given: Option<AdminSettings>) -> (Settin
         shutdown: shutdown(root.section("shutdown")),
         snapshot: snapshot::read(root.section("snapshot")),
         services: Vec::new(),
+        registrations: Vec::new(),
     };
     (settings, Registries::read(root), taken)
 }

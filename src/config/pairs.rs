@@ -1,9 +1,10 @@
-//! Settings without a file: `--listen ADDR --to URL`.
+//! Settings without a file: `--listen ADDR --to URL`, `--register URL`.
 
 use super::document::Document;
 use super::env::Environment;
 use super::listen;
 use super::problem::{Origin, Problem, Problems};
+use super::register;
 use super::registries::Registries;
 use super::section::{Section, join};
 use super::service::assemble;
@@ -15,13 +16,14 @@ use std::path::Path;
 use toml::de::DeTable;
 
 /// Settings of one service for each pair of a listen address (or a port alone) and a source URL, everything else at
-/// its default; the environment is honoured as for a file. Services are named after their sources. `admin` is where the
-/// admin address listens, or `off`.
+/// its default; the environment is honoured as for a file. Services are named after their sources. `registrations` are URLs
+/// of where the local app is announced. `admin` is where the admin address listens, or `off`.
 ///
 /// # Errors
 /// All that is wrong with them.
 pub fn from_pairs(
     pairs: &[(String, String)],
+    registrations: &[String],
     admin: Option<&str>,
     env: &Environment,
 ) -> Result<Loaded, Problems> {
@@ -36,7 +38,7 @@ pub fn from_pairs(
         }
     });
     let (mut everything, registries, mut taken) = super::without_services(&root, given);
-    if pairs.is_empty() {
+    if pairs.is_empty() && registrations.is_empty() {
         doc.problem(Origin::Argument("--to"), "", "there is no service: give --listen ADDR --to URL");
     }
     for (at, to) in pairs {
@@ -66,6 +68,21 @@ pub fn from_pairs(
         doc.note(format!("{path}.from"), quoted(&source.shown), Origin::Argument("--to"));
         let rules = Rules::read(&root.named(&path));
         everything.services.push(assemble(name, listen, vec![source], rules));
+    }
+    for url in registrations {
+        match register::from_url(url, &root, &registries) {
+            Ok(new) => {
+                if everything
+                    .registrations
+                    .iter()
+                    .any(|other| new.as_ref().is_some_and(|new| register::is_same(other, new)))
+                {
+                    doc.problem(Origin::Argument(register::OPTION), "", "the same is given twice");
+                }
+                everything.registrations.extend(new);
+            }
+            Err(message) => doc.problem(Origin::Argument(register::OPTION), "", message),
+        }
     }
     let (values, _) = doc.finish()?;
     Ok(Loaded { settings: everything, values })

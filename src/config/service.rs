@@ -19,10 +19,10 @@ pub(super) fn read_all(
 ) -> Vec<ServiceSettings> {
     let defaults = root.section("defaults");
     let services = root.sections("service");
-    let none = root
-        .find("service")
-        .is_none_or(|found| found.value.get_ref().as_table().is_some_and(|t| t.is_empty()));
-    if none {
+    let none = |key| {
+        root.find(key).is_none_or(|found| found.value.get_ref().as_table().is_some_and(|t| t.is_empty()))
+    };
+    if none("service") && none("register") {
         let message = "there is no service: give at least one table [service.NAME] with port and from";
         root.doc.problem(root.doc.whole(), "", message);
     }

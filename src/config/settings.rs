@@ -6,6 +6,7 @@ use crate::discovery::{SourceSettings, WatchSettings};
 use crate::health::CheckSettings;
 use crate::model::ServiceName;
 use crate::policy::{BudgetSettings, ClientLimits, Limits, RetrySettings, Timeouts};
+use crate::registration::RegistrationSettings;
 use crate::telemetry::logging::Format;
 use crate::upstream::ConnectionSettings;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,8 +23,10 @@ pub struct Settings {
     pub client: ClientLimits,
     pub shutdown: ShutdownSettings,
     pub snapshot: SnapshotSettings,
-    /// At least one, in the order of the file; each name once.
+    /// In the order of the file; each name once. At least one, unless something is registered.
     pub services: Vec<ServiceSettings>,
+    /// The local app, and where it is announced.
+    pub registrations: Vec<RegistrationSettings>,
 }
 
 /// The window on the process.

@@ -5,6 +5,7 @@ use crate::balance::Algorithm;
 use crate::discovery::SourceSettings;
 use crate::health::{CheckKind, CheckSettings, HttpCheck};
 use crate::net::tls::{Identity, ServerName, TlsClient, TlsSettings, authorities, certificates, private_key};
+use crate::registration::{Advertise, ConsulCheck, RegistrationSettings, Registry};
 use crate::registry::Credential;
 use proptest::prelude::*;
 
@@ -302,8 +303,13 @@ fn uncommented(folder: &Path, without: &[&str]) -> String {
     text.replace("/etc/outrigger", folder.to_str().unwrap())
 }
 
-const ALTERNATIVES: [&str; 4] =
-    ["service.orders.listen", "service.orders.health.tcp", "consul.token", "etcd.password"];
+const ALTERNATIVES: [&str; 5] = [
+    "service.orders.listen",
+    "service.orders.health.tcp",
+    "register.web.health.tcp",
+    "consul.token",
+    "etcd.password",
+];
 
 #[test]
 fn the_default_file_changes_nothing() {
@@ -341,16 +347,61 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
     };
     let tls = Some(TlsClient::new(tls).unwrap());
     orders.check = Some(CheckSettings { port: Some(8081), tls, ..CheckSettings::new(CheckKind::Http(http)) });
+    let [web] = &loaded.settings.registrations[..] else { panic!("one registration") };
+    assert_eq!((web.ttl, web.reassert), (RegistrationSettings::TTL, RegistrationSettings::REASSERT));
+    assert_eq!(web.withdraw_after, RegistrationSettings::WITHDRAW_AFTER);
+    assert_eq!((web.beat, web.weight.get()), (web.ttl / 3, 1));
+    let Registry::Consul { check, deregister_after, .. } = &web.to else { panic!("no Consul") };
+    assert_eq!((*check, *deregister_after), (ConsulCheck::Ttl, RegistrationSettings::DEREGISTER_AFTER));
+    let app = CheckSettings::of_the_app(web.check.kind.clone());
+    assert_eq!(CheckSettings { port: None, tls: None, ..web.check.clone() }, app);
+    expected.registrations.clone_from(&loaded.settings.registrations);
     assert_eq!(loaded.settings, expected);
+}
+
+#[test]
+fn the_address_and_the_id_of_a_pod_come_from_its_environment() {
+    let text = "[register.web]\nport = 80\nto = \"consul\"\n";
+    let of = |variables: &[(&str, &str)]| good(text, variables).settings.registrations.remove(0);
+    let pod = of(&[("POD_IP", "10.1.2.3"), ("POD_UID", "u-1"), ("HOSTNAME", "h")]);
+    assert_eq!(pod.address, Advertise::Given([10, 1, 2, 3].into(), "POD_IP"));
+    assert_eq!(pod.id.as_str(), "web-u-1-80");
+    let host = of(&[("HOSTNAME", "h 1")]);
+    assert_eq!((host.address, host.id.as_str()), (Advertise::Route, "web-h-1-80"));
+    let problems = parse(text, &[("POD_IP", "x")]).unwrap_err().to_string();
+    assert!(
+        problems.starts_with("environment variable POD_IP: register.web.address: \"x\" is no IP"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn a_registration_needs_no_file() {
+    let url = "consul://c:1/web?port=80&health=/up&address=10.0.0.1&id=w&tag=a&tag=b&weight=3&zone=z&ttl=6s";
+    let of = |urls: &[&str]| {
+        let urls: Vec<_> = urls.iter().map(ToString::to_string).collect();
+        from_pairs(&[], &urls, None, &env(&[]))
+    };
+    let mut loaded = of(&[url]).unwrap();
+    let text = "[register.web]\nport = 80\nto = \"consul://c:1\"\nhealth.http = \"/up\"\naddress = \"10.0.0.1\"\n\
+                id = \"w\"\ntags = [\"a\", \"b\"]\nweight = 3\nzone = \"z\"\nttl = \"6s\"\n";
+    let file = good(text, &[]).settings.registrations.remove(0);
+    let mut one = loaded.settings.registrations.remove(0);
+    assert_eq!(one.address, Advertise::Given([10, 0, 0, 1].into(), "--register"));
+    one.address = file.address;
+    assert_eq!(one, file, "it is a small file");
+    let twice = of(&[url, url]).unwrap_err().to_string();
+    assert_eq!(twice, "--register: the same is given twice");
 }
 
 #[test]
 fn the_alternatives_in_the_default_file_work_too() {
     let folder = tempfile::tempdir().unwrap();
-    let http = ["http", "method", "headers", "host", "expect", "body"]
-        .map(|key| format!("service.orders.health.{key}"));
+    let http = ["service.orders", "register.web"].map(|owner| {
+        ["http", "method", "headers", "host", "expect", "body"].map(|key| format!("{owner}.health.{key}"))
+    });
     let mut without = vec!["service.orders.port", "consul.token_file", "etcd.password_file"];
-    without.extend(http.iter().map(String::as_str));
+    without.extend(http.iter().flatten().map(String::as_str));
     let loaded = good(&uncommented(folder.path(), &without), &[]);
     let orders = service(&loaded);
     assert_eq!(orders.listen, service(&good(MINIMAL, &[])).listen);
@@ -377,7 +428,7 @@ fn the_default_file_has_every_key_that_is_known_and_no_other() {
 fn pairs_need_no_file() {
     let pairs = |pairs: &[(&str, &str)], variables: &[(&str, &str)]| {
         let pairs: Vec<_> = pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        from_pairs(&pairs, None, &env(variables))
+        from_pairs(&pairs, &[], None, &env(variables))
     };
     let loaded = pairs(
         &[
@@ -414,7 +465,7 @@ fn pairs_need_no_file() {
 #[test]
 fn the_admin_address_needs_no_file_either() {
     let with = |listen: &str, admin| {
-        from_pairs(&[(listen.to_owned(), "consul:orders".to_owned())], Some(admin), &env(&[]))
+        from_pairs(&[(listen.to_owned(), "consul:orders".to_owned())], &[], Some(admin), &env(&[]))
             .map(|loaded| loaded.settings.admin.listen.map(|addr| addr.to_string()))
             .map_err(|problems| problems.to_string())
     };

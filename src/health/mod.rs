@@ -14,6 +14,8 @@ mod verdict;
 pub use checker::check;
 pub use pace::Pace;
 pub use probe::{Probe, ProbeError};
+pub use schedule::Schedule;
+pub use verdict::{State as VerdictState, Verdict};
 
 use crate::net::tls::TlsClient;
 use ::http::{HeaderName, HeaderValue, Method};
@@ -94,6 +96,16 @@ impl CheckSettings {
             unhealthy_interval_max: Duration::from_secs(30),
             port: None,
             tls: None,
+        }
+    }
+
+    /// The defaults for the local app: asking it costs nothing, and whoever calls it waits for the answer.
+    pub fn of_the_app(kind: CheckKind) -> Self {
+        Self {
+            interval: Duration::from_secs(2),
+            unhealthy_interval: Duration::from_secs(1),
+            unhealthy_interval_max: Duration::from_secs(2),
+            ..Self::new(kind)
         }
     }
 }

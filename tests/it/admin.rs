@@ -99,6 +99,7 @@ impl Process {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         self.admin = listener.local_addr().unwrap();
         let window = Window {
+            registrations: Vec::new(),
             clusters: self.clusters.clone(),
             events: self.events.clone(),
             started: Instant::now(),

@@ -43,7 +43,7 @@ impl Sidecar {
 fn settings(port: u16, admin: u16, registry: &Path) -> Result<Settings, String> {
     let pair = (format!("127.0.0.1:{port}"), format!("file://{}", registry.display()));
     let admin = format!("127.0.0.1:{admin}");
-    let loaded = config::from_pairs(&[pair], Some(&admin), &Environment::Process);
+    let loaded = config::from_pairs(&[pair], &[], Some(&admin), &Environment::Process);
     let mut settings = loaded.map_err(|problems| problems.to_string())?.settings;
     for service in &mut settings.services {
         service.name = ServiceName::new("hello").map_err(|error| error.to_string())?;

@@ -18,6 +18,7 @@ mod etcd;
 mod file;
 mod fixed;
 mod parts;
+pub(super) mod register;
 
 use super::problem::suggestion;
 use super::registries::Registries;

@@ -14,7 +14,13 @@ impl ConsulClient {
     /// If it does not say; an unknown token is no error, for who knows tokens enforces ACLs.
     pub async fn has_acls(&self, agent: usize) -> Result<bool, ConsulError> {
         let path = ["v1", "acl", "token", "self"];
-        let call = Call { method: Method::GET, path: &path, query: Vec::new(), deadline: Self::ACL_DEADLINE };
+        let call = Call {
+            method: Method::GET,
+            path: &path,
+            query: Vec::new(),
+            body: Vec::new(),
+            deadline: Self::ACL_DEADLINE,
+        };
         match self.call(agent, call).await {
             Ok(_) | Err(ConsulError::Status { status: 403, .. }) => Ok(true),
             // "ACL support disabled".

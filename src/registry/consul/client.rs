@@ -28,6 +28,8 @@ pub(super) struct Call<'a> {
     /// Segments of the path, unescaped.
     pub(super) path: &'a [&'a str],
     pub(super) query: Vec<(&'static str, String)>,
+    /// JSON; empty for none.
+    pub(super) body: Vec<u8>,
     /// For the whole exchange.
     pub(super) deadline: Duration,
 }
@@ -116,6 +118,9 @@ impl ConsulClient {
         }
         let url = join(base, call.path).ok_or_else(|| fail("the address takes no path".into()))?;
         let mut request = self.http.request(call.method, url).query(&query).timeout(call.deadline);
+        if !call.body.is_empty() {
+            request = request.body(call.body);
+        }
         if let Some(token) = self.token.header().await? {
             request = request.header("X-Consul-Token", token);
         }

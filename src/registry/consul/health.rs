@@ -54,8 +54,13 @@ impl ConsulClient {
         hold: Option<Hold>,
     ) -> Result<HealthAnswer, ConsulError> {
         let path = ["v1", "health", "service", query.service];
-        let call =
-            Call { method: Method::GET, path: &path, query: query.pairs(hold), deadline: deadline(hold) };
+        let call = Call {
+            method: Method::GET,
+            path: &path,
+            query: query.pairs(hold),
+            body: Vec::new(),
+            deadline: deadline(hold),
+        };
         let reply = self.call(agent, call).await?;
         let entries = entry::list(&reply.body).map_err(|e| ConsulError::Exchange {
             agent: reply.agent,
@@ -97,7 +102,7 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-fn is_true(headers: &HeaderMap, name: &str) -> bool {
+pub(super) fn is_true(headers: &HeaderMap, name: &str) -> bool {
     headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
 }
 

@@ -1,12 +1,14 @@
 //! Consul's HTTP API.
 
 mod acl;
+mod agent;
 mod client;
 mod entry;
 mod error;
 mod health;
 mod token;
 
+pub use agent::{AgentCheck, AgentEntry, AgentService, AgentWeights, Beat, Report};
 pub use client::ConsulClient;
 pub use entry::{Check, Entry, Node, Service, Unreadable, Weights};
 pub use error::{ConsulError, Refusal};

@@ -5,9 +5,9 @@ use super::auth::{Auth, Token};
 use super::error::EtcdError;
 use super::member::{Member, address, within};
 use super::messages::{
-    DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
-    LeaseKeepAliveResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse,
+    Compare, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RequestOp, RequestOpUnion, TxnRequest, TxnResponse,
 };
 use super::watch::{Watch, WatchRange};
 use futures_util::{StreamExt, stream};
@@ -64,6 +64,38 @@ impl EtcdClient {
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, EtcdError> {
         self.unary("/etcdserverpb.KV/DeleteRange", request).await
+    }
+
+    /// Writes one key if nobody has changed it since `mod_revision` (0: if it is not there); `false` if somebody has.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub async fn put_unchanged(&mut self, request: PutRequest, mod_revision: i64) -> Result<bool, EtcdError> {
+        let key = request.key.clone();
+        self.unchanged(key, mod_revision, RequestOpUnion::Put(request)).await
+    }
+
+    /// Removes one key if nobody has changed it since `mod_revision`; `false` if somebody has.
+    ///
+    /// # Errors
+    /// Whatever befalls any call.
+    pub async fn delete_unchanged(&mut self, key: Vec<u8>, mod_revision: i64) -> Result<bool, EtcdError> {
+        let request = DeleteRangeRequest { key: key.clone(), range_end: Vec::new() };
+        self.unchanged(key, mod_revision, RequestOpUnion::DeleteRange(request)).await
+    }
+
+    async fn unchanged(
+        &mut self,
+        key: Vec<u8>,
+        mod_revision: i64,
+        operation: RequestOpUnion,
+    ) -> Result<bool, EtcdError> {
+        let request = TxnRequest {
+            compare: vec![Compare::mod_revision(key, mod_revision)],
+            success: vec![RequestOp { request: Some(operation) }],
+        };
+        let TxnResponse { succeeded } = self.unary("/etcdserverpb.KV/Txn", request).await?;
+        Ok(succeeded)
     }
 
     /// A new lease, its time to live rounded up to whole seconds.

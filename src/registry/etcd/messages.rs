@@ -108,6 +108,64 @@ pub struct DeleteRangeResponse {
     pub deleted: i64,
 }
 
+/// All or nothing: `success` if every comparison holds. `failure` (number 3) is never asked for.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    pub success: Vec<RequestOp>,
+}
+
+/// Of one key's modification revision, which is 0 for a key that is not there.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Compare {
+    /// `CompareResult`: 0 is equal.
+    #[prost(int32, tag = "1")]
+    pub result: i32,
+    /// `CompareTarget`: 2 is the modification revision.
+    #[prost(int32, tag = "2")]
+    pub target: i32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    #[prost(oneof = "CompareUnion", tags = "6")]
+    pub target_union: Option<CompareUnion>,
+}
+
+impl Compare {
+    /// The key was last changed at this revision.
+    pub fn mod_revision(key: Vec<u8>, revision: i64) -> Self {
+        Self { result: 0, target: 2, key, target_union: Some(CompareUnion::ModRevision(revision)) }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub enum CompareUnion {
+    #[prost(int64, tag = "6")]
+    ModRevision(i64),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RequestOp {
+    #[prost(oneof = "RequestOpUnion", tags = "2, 3")]
+    pub request: Option<RequestOpUnion>,
+}
+
+#[derive(Clone, PartialEq, Eq, Oneof)]
+pub enum RequestOpUnion {
+    #[prost(message, tag = "2")]
+    Put(PutRequest),
+    #[prost(message, tag = "3")]
+    DeleteRange(DeleteRangeRequest),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TxnResponse {
+    /// The comparisons held.
+    #[prost(bool, tag = "2")]
+    pub succeeded: bool,
+}
+
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct WatchRequest {
     #[prost(oneof = "WatchRequestUnion", tags = "1, 3")]
