@@ -26,6 +26,7 @@ mod health_tls;
 mod http_bodies;
 mod http_limits;
 mod http_messages;
+mod life_cycle;
 mod mass_loss;
 mod operator;
 mod overload;

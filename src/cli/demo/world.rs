@@ -4,7 +4,7 @@ use super::caller::{self, Calls};
 use super::instance::Instance;
 use super::script::Act;
 use super::sidecar::Sidecar;
-use crate::app::Running;
+use crate::app::{App, Running};
 use crate::cluster::{Cluster, Member};
 use crate::rt::Tasks;
 use crate::telemetry::Events;
@@ -151,7 +151,7 @@ impl World {
     pub async fn end(mut self) {
         self.tasks.stop(Duration::from_secs(1)).await;
         if let Some(running) = self.running.take() {
-            running.stop().await;
+            running.stop(App::<std::future::Ready<()>>::Gone).await;
         }
     }
 
