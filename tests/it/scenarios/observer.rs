@@ -16,8 +16,10 @@ const METRICS: u32 = 6;
 /// A failing source is asked at most this often within any such time.
 const FAILING: Duration = Duration::from_secs(30);
 const ASKED_WHILE_FAILING: u64 = 30;
-/// CPU of everything that is not a request, and the least time over which it is judged.
+/// CPU of everything that is not a request, in shares of one core: in all, and for each of very many watches (this is a
+/// debug build); and the least time over which it is judged.
 const CPU_SHARE: f64 = 0.05;
+const CPU_SHARE_EACH: f64 = 0.001;
 const CPU_TIME: Duration = Duration::from_secs(5);
 /// So many breaches are told in words.
 const TOLD: usize = 10;
@@ -33,6 +35,7 @@ pub struct Bounds {
     /// Where the registry's servers listen.
     ports: Vec<u16>,
     limit: Limit,
+    cpu_share: f64,
     /// CPU while the source lives: off where the story itself makes work.
     idle_cpu: bool,
 }
@@ -47,7 +50,8 @@ enum Limit {
 impl Bounds {
     /// `web`, from Consul agents on these ports, by so many watches in the whole sidecar.
     pub fn consul(ports: impl IntoIterator<Item = u16>, watches: usize) -> Self {
-        Self::new(ports, Limit::InAll(watches + 2))
+        let cpu_share = CPU_SHARE.max(CPU_SHARE_EACH * watches as f64);
+        Self { cpu_share, ..Self::new(ports, Limit::InAll(watches + 2)) }
     }
 
     /// `web`, from etcd members on these ports.
@@ -63,7 +67,8 @@ impl Bounds {
 
     fn new(ports: impl IntoIterator<Item = u16>, limit: Limit) -> Self {
         let ports = ports.into_iter().collect();
-        Self { service: "web".to_owned(), watches: 1, ports, limit, idle_cpu: true }
+        let service = "web".to_owned();
+        Self { service, watches: 1, ports, limit, cpu_share: CPU_SHARE, idle_cpu: true }
     }
 }
 
@@ -144,14 +149,14 @@ impl Observer {
     }
 
     /// The most connections to the registry, and the share of one core that the control plane took.
-    pub(super) fn notes(&self) -> Vec<String> {
+    pub(super) fn notes(&self) -> String {
         let seen = self.seen();
         let cpu = match seen.looks.as_slice() {
             [first, .., last] => 100.0 * (last.cpu - first.cpu) / (last.to - first.from).as_secs_f64(),
             _ => 0.0,
         };
         let plural = if seen.most_connections == 1 { "" } else { "s" };
-        vec![format!("{} connection{plural}, {cpu:.1} % CPU", seen.most_connections)]
+        format!("{} connection{plural}, {cpu:.1} % CPU", seen.most_connections)
     }
 
     async fn look(&self) {
@@ -251,7 +256,7 @@ impl Observer {
             let [first, .., last] = stretch else { continue };
             let (time, cpu) = (last.to - first.from, last.cpu - first.cpu);
             let judged = first.failing || self.bounds.idle_cpu;
-            if judged && time >= CPU_TIME && cpu > CPU_SHARE * time.as_secs_f64() {
+            if judged && time >= CPU_TIME && cpu > self.bounds.cpu_share * time.as_secs_f64() {
                 let (state, at) = (if first.failing { "failing" } else { "live" }, first.from - self.began);
                 return Some(format!("G2: {cpu:.2} s of CPU in {time:.1?} of a {state} source at {at:.1?}"));
             }
