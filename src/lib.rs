@@ -27,6 +27,8 @@
 //! | snapshot, generation | the one immutable view that requests read, and its number |
 //! | keeper | the single writer of something |
 //! | picker | chooses a target from a snapshot; never waits |
+//! | book | what one source says of its endpoints, and what is kept although it no longer does |
+//! | roster | the targets of a cluster by address |
 //! | judge | whoever may raise a health bit: checker, registry, operator |
 //! | attempt, ticket | one try at one target, and its record |
 //! | shed | refuse a request early |
@@ -60,8 +62,9 @@
 //! [`policy::decide`]. The ticket moves into the response body (`proxy::relay`) and ends with its last byte.
 //!
 //! *An endpoint:* a source's [`discovery::Discover::next`] gives a set. [`discovery::watch`] compares it with the last
-//! one, backs off on errors, keeps what was known. [`cluster::Keeper`] joins targets to their history, holds back
-//! what may be a registry's loss of memory, builds the picker and swaps the snapshot once. A health verdict of
+//! one, backs off on errors, keeps what was known. [`cluster::Keeper`] enters it into the source's book, where
+//! what may be a registry's loss of memory is held back, joins targets to their history in the roster, builds the picker
+//! and swaps the snapshot once. A health verdict of
 //! [`health`] enters the same keeper through one notification.
 
 pub mod app;

@@ -22,7 +22,7 @@ const TOP: &[&str] = &["app", "cli", "main"];
 const ONLY_SEE_MODEL: [&str; 2] = ["balance", "policy"];
 
 /// Words in code that only some places may say: what, where, and why.
-const KNOWLEDGE: [(&str, &[&str], &str); 5] = [
+const KNOWLEDGE: [(&str, &[&str], &str); 6] = [
     (
         "toml::",
         &["config/", "discovery/file.rs", "discovery/file/"],
@@ -31,6 +31,7 @@ const KNOWLEDGE: [(&str, &[&str], &str); 5] = [
     ("tonic::", &["registry/"], "only registry knows the registries' wire"),
     ("tonic_prost::", &["registry/"], "only registry knows the registries' wire"),
     ("reqwest::", &["registry/"], "only registry knows the registries' wire"),
+    ("hickory_resolver::", &["registry/"], "only registry knows the registries' wire"),
     ("x-consul", &["registry/"], "only registry knows the registries' wire"),
 ];
 
@@ -467,6 +468,7 @@ fn the_rules_catch_what_is_wrong_and_only_that() {
         (knowledge, "discovery/consul.rs", "// X-Consul-Index\nlet a = my_toml::x();", 0),
         (knowledge, "registry/consul/x.rs", "let a = \"X-Consul-Index\"; use reqwest::Client;", 0),
         (knowledge, "discovery/etcd.rs", "use tonic::Status;", 1),
+        (knowledge, "discovery/dns/mod.rs", "use hickory_resolver::lookup::Lookup;", 1),
         (knowledge, "admin/x.rs", "use reqwest::Client;", 1),
         (knowledge, "proxy/forward.rs", "return StatusCode::BAD_GATEWAY;", 1),
         (knowledge, "proxy/error.rs", "return StatusCode::BAD_GATEWAY;", 0),

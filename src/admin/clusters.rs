@@ -36,6 +36,8 @@ struct Source<'a> {
     last_error: Option<&'a str>,
     /// Consul's index, etcd's revision.
     position: Option<u64>,
+    /// Endpoints in its last good answer.
+    listed: usize,
     /// Entries that cannot be used.
     skipped: usize,
     updates: u64,
@@ -98,6 +100,7 @@ fn source(source: &StatusView) -> Source<'_> {
         age_seconds: source.age.map(|age| to_thousandths(age.as_secs_f64())),
         last_error: source.last_error.as_deref(),
         position: source.position,
+        listed: source.listed,
         skipped: source.skipped,
         updates: source.updates,
         errors: source.errors,

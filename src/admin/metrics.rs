@@ -210,6 +210,7 @@ mod tests {
             last_error: None,
             hint: None,
             position: None,
+            listed: 1,
             skipped: 2,
             updates: 3,
             errors: 4,

@@ -1,6 +1,7 @@
 //! From a source's settings to a running watch.
 
 use crate::discovery::consul::Consul;
+use crate::discovery::dns::Dns;
 use crate::discovery::etcd::Etcd;
 use crate::discovery::file::File;
 use crate::discovery::fixed::Fixed;
@@ -35,6 +36,9 @@ pub fn watch(
         }
         SourceSettings::Etcd(etcd, query) => {
             discovery::watch(tasks, service, url, Etcd::new(etcd, query), settings, dice)
+        }
+        SourceSettings::Dns(dns, query) => {
+            discovery::watch(tasks, service, url, Dns::new(dns, query), settings, dice)
         }
     })
 }

@@ -38,6 +38,8 @@ pub(super) struct Entry {
     pub origin: Origin,
     /// Since when its node has been lost.
     lost_since: Option<Instant>,
+    /// It is still lost after its grace.
+    given_up: bool,
 }
 
 impl Entry {
@@ -90,6 +92,7 @@ impl Book {
                 suspicion: None,
                 origin: Origin::Snapshot(as_of),
                 lost_since: None,
+                given_up: false,
             });
         }
     }
@@ -126,10 +129,11 @@ impl Book {
                 self.entries.get(&endpoint.addr).filter(|old| old.endpoint.instance == endpoint.instance);
             let suspicion = old.and_then(|old| old.suspicion);
             let since = is_lost(endpoint).then(|| old.and_then(|old| old.lost_since).unwrap_or(now));
+            let given_up = since.is_some() && old.is_some_and(|old| old.given_up);
             let kept = since.and_then(|since| {
                 // What was never seen to work here cannot be said to work.
                 old?;
-                let case = Lost { since, share, evidence: evidence(&endpoint.addr), suspicion };
+                let case = Lost { since, given_up, share, evidence: evidence(&endpoint.addr), suspicion };
                 vanish::lost(&case, graces, now)
             });
             match (suspicion, kept) {
@@ -143,11 +147,17 @@ impl Book {
                 // Most of the time nothing has changed.
                 Some(old) if old.endpoint == *endpoint => {
                     (old.suspicion, old.lost_since, old.origin) = (kept, since, Origin::Live);
+                    old.given_up = given_up;
                 }
                 _ => {
-                    let (endpoint, origin) = (endpoint.clone(), Origin::Live);
-                    let addr = endpoint.addr;
-                    self.entries.insert(addr, Entry { endpoint, suspicion: kept, origin, lost_since: since });
+                    let entry = Entry {
+                        endpoint: endpoint.clone(),
+                        suspicion: kept,
+                        origin: Origin::Live,
+                        lost_since: since,
+                        given_up,
+                    };
+                    self.entries.insert(endpoint.addr, entry);
                 }
             }
         }
@@ -200,7 +210,7 @@ impl Book {
         for addr in &late {
             match self.entries.get_mut(addr) {
                 Some(entry) if is_lost(&entry.endpoint) && listed_by(&self.last, addr) => {
-                    entry.suspicion = None;
+                    (entry.suspicion, entry.given_up) = (None, true);
                 }
                 _ => self.let_go(*addr, "not listed again within its grace", changes),
             }

@@ -96,6 +96,7 @@ impl Roster {
         now: Instant,
         changes: &mut Changes,
     ) {
+        let vouched = books.get(source).is_some_and(|book| book.feed.status.vouches());
         let presence = entry.suspicion.map_or(Presence::Listed, |s| Presence::Suspect(s.why));
         if let Some(known) = self.known.get_mut(&addr)
             && is_same(known, books, &addr, entry)
@@ -111,8 +112,9 @@ impl Roster {
                 known.member.target.history.health.set(Flag::Registry, out.is_some());
                 known.out = out.cloned();
             }
-            (known.member.presence, known.member.source, known.member.origin) =
-                (presence, source, entry.origin);
+            let member = &mut known.member;
+            (member.presence, member.source, member.origin) = (presence, source, entry.origin);
+            member.vouched = vouched;
             if books.len() > 1 {
                 known.names = names(books, &addr);
             }
@@ -128,7 +130,7 @@ impl Roster {
         let detail = format!("instance {}, weight {}", entry.endpoint.instance, entry.endpoint.weight.get());
         changes.note(Kind::EndpointAdded, addr, detail);
         let member =
-            Member { target: Arc::new(target), presence, source, origin: entry.origin, standby: false };
+            Member { source, origin: entry.origin, vouched, ..Member::new(Arc::new(target), presence) };
         let (out, names) = (entry.objection().cloned(), names(books, &addr));
         self.known.insert(addr, Known { member, out, names, disputed: false });
     }
@@ -194,7 +196,8 @@ impl Member {
     /// Its registry calls it passing, and our checks or requests do not reach it.
     pub fn is_disputed(&self) -> bool {
         let history = &self.target.history;
-        let passing = self.presence == Presence::Listed
+        let passing = self.vouched
+            && self.presence == Presence::Listed
             && self.origin == Origin::Live
             && self.target.endpoint.standing.is_passing();
         passing && (history.health.has(Flag::Check) || history.is_unreached())

@@ -26,6 +26,8 @@ pub struct Member {
     /// Number of the source that describes it.
     pub source: usize,
     pub origin: Origin,
+    /// Its source is a registry, which says that it is well.
+    pub vouched: bool,
     /// A source before its own has usable targets, so it waits.
     pub standby: bool,
 }
@@ -60,7 +62,7 @@ impl Snapshot {
 impl Member {
     /// One of the first source, on its own word.
     pub fn new(target: Arc<Target>, presence: Presence) -> Self {
-        Self { target, presence, source: 0, origin: Origin::Live, standby: false }
+        Self { target, presence, source: 0, origin: Origin::Live, vouched: false, standby: false }
     }
 }
 

@@ -12,7 +12,7 @@ const VARIABLE: &str = "STATE_DIRECTORY";
 
 pub(super) fn read(section: Section<'_>) -> SnapshotSettings {
     let default = SnapshotSettings::default();
-    let longest = Duration::from_secs(365 * 24 * 3600);
+    let longest = Duration::from_secs(30 * 24 * 3600);
     let given = section.read("folder", |scalar| match scalar.text("the name of a folder, or \"off\",")? {
         "" => Err("an empty name: a folder or \"off\" is accepted".to_owned()),
         "off" => Ok(None),

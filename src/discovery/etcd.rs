@@ -17,6 +17,8 @@ const DRAIN: usize = 1000;
 /// Keys that were gone after a break in the history are missed for this long, longer than any default grace of the
 /// keeper; after that their absence is the truth.
 const DOUBT_LASTS: Duration = Duration::from_secs(60);
+/// No change waits longer than this for others that belong to it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The instances under one prefix.
 ///
@@ -29,11 +31,20 @@ pub struct Etcd {
     /// What the prefix holds; `None` until the first list.
     keys: Option<Keys>,
     watch: Option<Watch>,
+    untold: Option<Untold>,
     /// The watch ended after its last update was answered.
     ended: Option<EtcdError>,
     /// A list is due although the keys are known.
     relist: Option<Reason>,
     doubt: Option<Doubt>,
+}
+
+/// Changes that are taken in and not yet answered.
+#[derive(Clone, Copy, Debug)]
+struct Untold {
+    since: Instant,
+    /// When they are answered, whatever else may come.
+    due: Instant,
 }
 
 /// Why everything is listed again.
@@ -64,6 +75,7 @@ impl Etcd {
             query,
             keys: None,
             watch: None,
+            untold: None,
             ended: None,
             relist: None,
             doubt: None,
@@ -89,29 +101,41 @@ impl Etcd {
         self.open().await
     }
 
-    /// Waits for a change, and takes in all that has arrived with it.
+    /// Waits for a change, and takes in all that has arrived with it or belongs to it.
     async fn changed(&mut self) -> Result<(), EtcdError> {
         let (Some(keys), Some(watch)) = (&mut self.keys, &mut self.watch) else { return Ok(()) };
         if let Some(ended) = self.ended.take() {
             return self.client.heed(Err(ended));
         }
-        loop {
-            let update = watch.next().await;
-            if take(keys, self.client.heed(update)?) {
-                break;
-            }
-        }
-        for _ in 0..DRAIN {
-            match watch.next_ready() {
-                Some(Ok(update)) => _ = take(keys, update),
+        let mut taken = 0;
+        while taken < DRAIN {
+            let update = match self.untold {
+                None => watch.next().await,
+                // What is there already is taken in also when it is due.
+                Some(Untold { due, .. }) => match tokio::time::timeout_at(due, watch.next()).await {
+                    Ok(update) => update,
+                    Err(_) => break,
+                },
+            };
+            match update {
+                Ok(update) => {
+                    let now = Instant::now();
+                    if take(keys, update, now) {
+                        taken += 1;
+                        let since = self.untold.map_or(now, |untold| untold.since);
+                        let due = (now + keys.patience(now)).min(since + PATIENCE);
+                        self.untold = Some(Untold { since, due });
+                    }
+                }
                 // What came before it is answered first.
-                Some(Err(error)) => {
+                Err(error) if self.untold.is_some() => {
                     self.ended = Some(error);
                     break;
                 }
-                None => break,
+                Err(error) => return self.client.heed(Err(error)),
             }
         }
+        self.untold = None;
         Ok(())
     }
 
@@ -195,7 +219,7 @@ impl Etcd {
         Ok(())
     }
 
-    fn replace(&mut self, fresh: Keys) {
+    fn replace(&mut self, mut fresh: Keys) {
         let reason = self.relist.take();
         if let Some(old) = &self.keys {
             let back = fresh.cluster() != old.cluster() || fresh.revision() < old.revision();
@@ -211,6 +235,9 @@ impl Etcd {
                 Some(_) => old.missing_in(&fresh).cloned().collect(),
                 None => Vec::new(),
             };
+            if why.is_none() {
+                fresh.succeed(old, Instant::now());
+            }
             if let Some(why) = why
                 && (lost || !missing.is_empty())
             {
@@ -223,7 +250,7 @@ impl Etcd {
     }
 
     fn answer(&mut self) -> Answer {
-        let Some(keys) = &self.keys else { return Answer::default() };
+        let Some(keys) = &mut self.keys else { return Answer::default() };
         let now = Instant::now();
         self.doubt.take_if(|doubt| doubt.since.is_some_and(|since| now - since >= DOUBT_LASTS));
         let trust = match &mut self.doubt {
@@ -232,6 +259,7 @@ impl Etcd {
                 doubt.missing.retain(|key| !keys.has(key));
                 Trust::Doubtful(doubt.why)
             }
+            None if keys.lost_many_leases(now) => Trust::Unmeant("many leases ran out together"),
             None => Trust::Trusted,
         };
         self.doubt.take_if(|doubt| doubt.missing.is_empty());
@@ -256,10 +284,10 @@ impl Etcd {
 }
 
 /// Folds an update in; `true` if it may have changed something.
-fn take(keys: &mut Keys, update: Update) -> bool {
+fn take(keys: &mut Keys, update: Update, now: Instant) -> bool {
     match update {
         Update::Changed(events) => {
-            keys.fold(events);
+            keys.fold(events, now);
             true
         }
         Update::Progress(revision) => {
@@ -290,6 +318,7 @@ impl Discover for Etcd {
         let whole = self.watch.is_some() && self.ended.is_none();
         self.relist.get_or_insert(if whole { Reason::Asked } else { Reason::Broken });
         self.watch = None;
+        self.untold = None;
         self.ended = None;
     }
 

@@ -2,8 +2,10 @@
 
 pub mod cache;
 pub mod consul;
+pub mod dns;
 pub mod etcd;
 mod etcd_keys;
+mod etcd_losses;
 pub mod etcd_value;
 pub mod file;
 pub mod fixed;
@@ -13,6 +15,7 @@ pub use watch::{Feed, Link, Status, StatusView, WatchSettings, watch};
 
 use crate::model::EndpointSet;
 use crate::registry::consul::ConsulSettings;
+use crate::registry::dns::{DnsName, DnsSettings, Family};
 use crate::registry::etcd::EtcdSettings;
 use std::future::Future;
 use std::path::PathBuf;
@@ -29,6 +32,8 @@ pub enum SourceSettings {
     Consul(ConsulSettings, ConsulQuery),
     /// `etcd://`
     Etcd(EtcdSettings, EtcdQuery),
+    /// `dns://`, `srv://`
+    Dns(DnsSettings, DnsQuery),
 }
 
 /// Where in which file.
@@ -92,6 +97,39 @@ impl EtcdQuery {
             prefix: format!("{}/", prefix.trim_end_matches('/')),
             silence: Duration::from_secs(10),
             progress_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Which records of DNS are the instances, and how long they are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsQuery {
+    pub name: DnsName,
+    pub records: Records,
+    pub family: Family,
+    /// A shorter lifetime counts as this; at least a second.
+    pub min_ttl: Duration,
+    /// A longer lifetime counts as this.
+    pub max_ttl: Duration,
+}
+
+/// What a name is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// A and AAAA: all instances are at this port.
+    Addresses { port: u16 },
+    /// SRV: each has a port of its own.
+    Services,
+}
+
+impl DnsQuery {
+    pub fn new(name: DnsName, records: Records) -> Self {
+        Self {
+            name,
+            records,
+            family: Family::Any,
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(30),
         }
     }
 }

@@ -68,6 +68,7 @@ struct State {
     last_error: Option<Arc<str>>,
     hint: Option<Arc<str>>,
     position: Option<u64>,
+    listed: usize,
     skipped: usize,
 }
 
@@ -83,6 +84,8 @@ pub struct StatusView {
     /// What somebody may have to mend, although the source answers.
     pub hint: Option<Arc<str>>,
     pub position: Option<u64>,
+    /// Endpoints in its last good answer, and entries that cannot be used.
+    pub listed: usize,
     pub skipped: usize,
     /// Answers that changed something, errors, and questions asked, since the start.
     pub updates: u64,
@@ -127,6 +130,11 @@ impl Status {
         &self.url
     }
 
+    /// It is a registry, which says of its instances that they are well, and not only where they are.
+    pub fn vouches(&self) -> bool {
+        ["consul", "etcd"].iter().any(|scheme| self.url.starts_with(scheme))
+    }
+
     pub fn view(&self, now: Instant) -> StatusView {
         let state = self.state();
         StatusView {
@@ -141,6 +149,7 @@ impl Status {
             last_error: state.last_error.clone(),
             hint: state.hint.clone(),
             position: state.position,
+            listed: state.listed,
             skipped: state.skipped,
             updates: self.updates.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
@@ -157,6 +166,7 @@ impl Status {
         let mut state = self.state();
         state.last_good = Some(now);
         state.position = answer.position;
+        state.listed = answer.set.len();
         state.skipped = answer.skipped.len();
         let hint = answer.hint.as_deref().map(Arc::from);
         let before = std::mem::replace(&mut state.hint, hint);
@@ -207,6 +217,7 @@ pub fn watch<S: Discover>(
         settings,
         rng,
         events: tasks.events().clone(),
+        awaited: false,
     };
     tasks.spawn("watch", |stop| async move {
         tokio::select! {
@@ -227,6 +238,8 @@ struct Loop<S> {
     settings: WatchSettings,
     rng: SmallRng,
     events: Events,
+    /// The next answer was asked for.
+    awaited: bool,
 }
 
 impl<S: Discover> Loop<S> {
@@ -241,11 +254,17 @@ impl<S: Discover> Loop<S> {
             match answer {
                 Some(Ok(answer)) => self.take(answer),
                 Some(Err(error)) => self.fail(&error).await,
-                None => self.source.rewind(),
+                None => self.ask_afresh(),
             }
             let pace = self.source.pace(self.publish.borrow().as_ref().map(|a| &a.set));
             tokio::time::sleep_until(asked + pace).await;
         }
+    }
+
+    /// Somebody wants to hear it again, even if it is the same.
+    fn ask_afresh(&mut self) {
+        self.source.rewind();
+        self.awaited = true;
     }
 
     fn take(&mut self, answer: Answer) {
@@ -260,14 +279,15 @@ impl<S: Discover> Loop<S> {
         }
         let last = self.publish.borrow().clone();
         self.report_skipped(&answer, last.as_deref());
-        // A doubtful answer matters even when it repeats the last one: it is the second opinion.
-        let repeats = last.is_some_and(|last| {
-            (&last.set, &last.skipped) == (&answer.set, &answer.skipped)
-                && last.trust == Trust::Trusted
-                && answer.trust == Trust::Trusted
+        let same = last.is_some_and(|last| {
+            (&last.set, &last.skipped, last.trust) == (&answer.set, &answer.skipped, answer.trust)
         });
-        if !repeats {
+        if !same {
             self.status.updates.fetch_add(1, Ordering::Relaxed);
+        }
+        // A doubtful answer matters even when it repeats the last one, and so does one that was asked for: it is the
+        // second opinion.
+        if !same || answer.trust != Trust::Trusted || std::mem::take(&mut self.awaited) {
             self.publish.send_replace(Some(Arc::new(answer)));
         }
     }
@@ -300,7 +320,7 @@ impl<S: Discover> Loop<S> {
                 let delay = self.backoff.next(&mut self.rng);
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}
-                    () = self.nudge.notified() => self.source.rewind(),
+                    () = self.nudge.notified() => self.ask_afresh(),
                 }
             }
             // Being asked by us more often mends nothing, so nudges do not count, nor are they made up for later.
@@ -387,10 +407,41 @@ mod tests {
         let (_tasks, feed) = play(vec![Ok(answer(&[1])), Ok(answer(&[1])), Ok(answer(&[1]))]);
         settle().await;
         assert_eq!(feed.status.view(Instant::now()).updates, 1);
-        let doubtful = Answer { trust: Trust::Doubtful("first after an error"), ..answer(&[1]) };
-        let (_tasks, feed) = play(vec![Ok(answer(&[1])), Ok(doubtful.clone()), Ok(doubtful)]);
-        settle().await;
-        assert_eq!(feed.status.view(Instant::now()).updates, 3, "a second opinion is heard");
+    }
+
+    /// Says the same whenever it is asked afresh.
+    struct Echo(Answer, bool);
+
+    impl Discover for Echo {
+        async fn next(&mut self) -> Result<Answer, DiscoverError> {
+            if std::mem::replace(&mut self.1, true) {
+                std::future::pending::<()>().await;
+            }
+            Ok(self.0.clone())
+        }
+
+        fn rewind(&mut self) {
+            self.1 = false;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_asked_for_is_heard_even_if_it_is_the_same() {
+        for trust in [Trust::Trusted, Trust::Doubtful("first after an error")] {
+            let (tasks, name) = (Tasks::new(Events::default()), ServiceName::new("web").unwrap());
+            let echo = Echo(Answer { trust, ..answer(&[1]) }, false);
+            let rng = SmallRng::seed_from_u64(1);
+            let mut feed = watch(&tasks, name, "echo:".into(), echo, WatchSettings::default(), rng);
+            for _ in 0..3 {
+                settle().await;
+                assert!(feed.answers.has_changed().unwrap(), "{trust:?}");
+                feed.answers.mark_unchanged();
+                settle().await;
+                assert!(!feed.answers.has_changed().unwrap(), "nothing new by itself");
+                feed.nudge();
+            }
+            assert_eq!(feed.status.view(Instant::now()).updates, 1);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Speaking each registry's wire, once: discovery reads through it, registration writes through it.
 
 pub mod consul;
+pub mod dns;
 pub mod etcd;
 mod tls;
 

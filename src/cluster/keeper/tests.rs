@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
+mod sources;
+
 const DOUBT: Trust = Trust::Doubtful("first answer after an error");
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -34,19 +36,30 @@ impl Discover for Script {
     }
 }
 
-/// A cluster, its keeper, and the source's prompter.
+type Prompt = mpsc::UnboundedSender<Result<Answer, DiscoverError>>;
+
+/// A cluster, its keeper, and its sources' prompters.
 struct Stage {
     cluster: Arc<Cluster>,
     upkeep: Upkeep,
     tasks: Tasks,
-    prompt: mpsc::UnboundedSender<Result<Answer, DiscoverError>>,
+    prompts: Vec<Prompt>,
     rewinds: Arc<AtomicUsize>,
 }
 
 /// A stage whose keeper was not started.
 fn rehearse(checked: bool) -> (Stage, Keeper) {
+    rehearse_with(checked, Mode::default(), 1, |_, _| Memory::none())
+}
+
+/// The same with several sources, and what is remembered of them.
+fn rehearse_with(
+    checked: bool,
+    mode: Mode,
+    sources: usize,
+    memory: impl Fn(&Tasks, &[Arc<crate::discovery::Status>]) -> Memory,
+) -> (Stage, Keeper) {
     let tasks = Tasks::new(Events::default());
-    let (prompt, lines) = mpsc::unbounded_channel();
     let rewinds = Arc::new(AtomicUsize::new(0));
     let settings = ClusterSettings {
         name: ServiceName::new("web").unwrap(),
@@ -57,23 +70,23 @@ fn rehearse(checked: bool) -> (Stage, Keeper) {
         connections: crate::upstream::ConnectionSettings::default(),
         limits: Limits::default(),
         checked,
-        mode: Mode::default(),
+        mode,
     };
-    let script = Script { lines, rewinds: Arc::clone(&rewinds) };
-    let rng = SmallRng::seed_from_u64(1);
-    let feed = crate::discovery::watch(
-        &tasks,
-        settings.name.clone(),
-        "script:".into(),
-        script,
-        WatchSettings::default(),
-        rng,
-    );
-    let cluster = Cluster::new(settings, vec![Arc::clone(&feed.status)], 2, Instant::now());
+    let (mut feeds, mut prompts) = (Vec::new(), Vec::new());
+    for source in 0..sources {
+        let (prompt, lines) = mpsc::unbounded_channel();
+        let script = Script { lines, rewinds: Arc::clone(&rewinds) };
+        let (name, rng) = (settings.name.clone(), SmallRng::seed_from_u64(1));
+        let url = format!("etcd-script:{source}");
+        feeds.push(crate::discovery::watch(&tasks, name, url, script, WatchSettings::default(), rng));
+        prompts.push(prompt);
+    }
+    let statuses: Vec<_> = feeds.iter().map(|feed| Arc::clone(&feed.status)).collect();
+    let memory = memory(&tasks, &statuses);
+    let cluster = Cluster::new(settings, statuses, 2, Instant::now());
     let events = tasks.events().clone();
-    let (keeper, upkeep) =
-        Keeper::new(Arc::clone(&cluster), vec![feed], Graces::default(), Memory::none(), events, 1);
-    (Stage { cluster, upkeep, tasks, prompt, rewinds }, keeper)
+    let (keeper, upkeep) = Keeper::new(Arc::clone(&cluster), feeds, Graces::default(), memory, events, 1);
+    (Stage { cluster, upkeep, tasks, prompts, rewinds }, keeper)
 }
 
 fn stage_with(checked: bool) -> Stage {
@@ -97,12 +110,17 @@ fn answer(trust: Trust, ports: &[u16]) -> Answer {
 impl Stage {
     /// Has the source say it, and waits until it has been heard.
     async fn say(&self, line: Answer) {
-        self.prompt.send(Ok(line)).unwrap();
+        self.says(0, line).await;
+    }
+
+    /// The same of one of several sources.
+    async fn says(&self, source: usize, line: Answer) {
+        self.prompts[source].send(Ok(line)).unwrap();
         pass(SECOND / 10).await;
     }
 
     async fn fail(&self) {
-        self.prompt.send(Err(DiscoverError::Failed("connection refused".into()))).unwrap();
+        self.prompts[0].send(Err(DiscoverError::Failed("connection refused".into()))).unwrap();
         pass(SECOND / 10).await;
     }
 

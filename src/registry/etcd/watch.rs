@@ -7,7 +7,6 @@ use super::messages::{
     Event, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchRequestUnion, WatchResponse,
 };
 use super::prefix_end;
-use futures_util::FutureExt;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -130,11 +129,6 @@ impl Watch {
                 () = tokio::time::sleep_until(limit) => self.ask_or_give_up()?,
             }
         }
-    }
-
-    /// As [`Watch::next`], but only what has arrived already.
-    pub fn next_ready(&mut self) -> Option<Result<Update, EtcdError>> {
-        self.next().now_or_never()
     }
 
     fn ask_or_give_up(&mut self) -> Result<(), EtcdError> {
