@@ -1,7 +1,8 @@
 //! Looks at a sidecar from outside, again and again, and notes what must never be.
 
+use crate::support::client::Client;
 use crate::support::sockets::connections;
-use crate::support::{Sidecar, client, metrics};
+use crate::support::{Sidecar, metrics};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -117,6 +118,8 @@ impl Observer {
     }
 
     pub(super) async fn run(&self, over: &AtomicBool) {
+        // One connection, so that looking costs the sidecar little.
+        let mut admin = Client::new(self.admin);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for turn in 0_u32.. {
@@ -124,9 +127,9 @@ impl Observer {
             if over.load(Ordering::Relaxed) {
                 return;
             }
-            self.look().await;
+            self.look(&mut admin).await;
             if turn % METRICS == 0 {
-                self.read_metrics().await;
+                self.read_metrics(&mut admin).await;
             }
         }
     }
@@ -159,12 +162,12 @@ impl Observer {
         format!("{} connection{plural}, {cpu:.1} % CPU", seen.most_connections)
     }
 
-    async fn look(&self) {
+    async fn look(&self, admin: &mut Client) {
         // Read before the question: a test raises it only after it has seen so many.
         let held = self.held.load(Ordering::SeqCst);
         let from = Instant::now();
         let path = format!("/api/services/{}", self.bounds.service);
-        let service: Value = match client::try_get(self.admin, &path).await {
+        let service: Value = match admin.get(&path).await {
             Ok(answer) if answer.status == 200 => answer.json(),
             other => return self.breach(format!("G4: no state: {other:?}")),
         };
@@ -207,8 +210,8 @@ impl Observer {
         seen.most_connections = seen.most_connections.max(connections.len());
     }
 
-    async fn read_metrics(&self) {
-        let text = match client::try_get(self.admin, "/metrics").await {
+    async fn read_metrics(&self, admin: &mut Client) {
+        let text = match admin.get("/metrics").await {
             Ok(answer) if answer.status == 200 => answer.text(),
             other => return self.breach(format!("G4: no metrics: {other:?}")),
         };

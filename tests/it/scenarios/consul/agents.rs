@@ -131,9 +131,17 @@ async fn s10_a_frozen_agent_is_shown_and_heard_at_once_when_it_goes_on() {
     scenario.holds(2);
     agent.cont();
     let since = Instant::now();
+    scenario.converges("live", since, TWO, async || is_live(&sidecar).await).await;
+    // The agent takes its own time, up to some seconds, until its catalog knows.
+    eventually("the change in the catalog", SOON, async || {
+        let checks = agent.request("GET", "/v1/health/checks/web", serde_json::Value::Null).await.ok()?;
+        checks.contains("critical").then_some(())
+    })
+    .await;
+    let since = Instant::now();
     scenario
-        .converges("the change", since, TWO, async || {
-            (is_live(&sidecar).await.is_some() && count(&sidecar, "critical").await == 1).then_some(())
+        .converges("the change", since, HALF_A_SECOND, async || {
+            (count(&sidecar, "critical").await == 1).then_some(())
         })
         .await;
     scenario.end().await;
