@@ -2,15 +2,11 @@
 
 use crate::support::{Line, Scripted};
 use outrigger::discovery::consul::Consul;
-use outrigger::discovery::{ConsulQuery, Discover, DiscoverError, Trust, WatchSettings, watch};
-use outrigger::model::ServiceName;
+use outrigger::discovery::{ConsulQuery, Discover, DiscoverError, Trust};
 use outrigger::registry::TlsFiles;
 use outrigger::registry::consul::ConsulSettings;
-use outrigger::rt::Tasks;
-use outrigger::telemetry::Events;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use std::time::Duration;
 
 const ONE: &str = r#"[{"Node": {"Node": "n1", "Address": "127.0.0.1"},
     "Service": {"ID": "web-1", "Service": "web", "Port": 81}, "Checks": []}]"#;
@@ -104,20 +100,6 @@ async fn an_answer_that_is_not_whole_is_an_error() {
     assert_eq!(asked.len(), 2 * cases.len(), "nothing is retried or followed");
     assert!(asked.iter().step_by(2).skip(1).all(|index| *index == Some(40)), "{asked:?}");
     assert!(asked.iter().skip(1).step_by(2).all(Option::is_none), "{asked:?}");
-}
-
-#[tokio::test]
-async fn answers_that_come_early_for_ever_make_no_busy_loop() {
-    let fake = Scripted::start(vec![Line::good(7, ONE)]).await;
-    let tasks = Tasks::new(Events::default());
-    let name = ServiceName::new("web").unwrap();
-    let rng = SmallRng::seed_from_u64(7);
-    let feed = watch(&tasks, name, String::new(), source(&fake), WatchSettings::default(), rng);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let asked = fake.asked();
-    assert!((4..=21).contains(&asked.len()), "{} requests in 2 s", asked.len());
-    assert_eq!(asked[..4], [None, Some(7), None, Some(7)], "an early answer is followed by a plain read");
-    assert_eq!(feed.status.view(tokio::time::Instant::now()).updates, 1);
 }
 
 #[tokio::test]

@@ -1,16 +1,13 @@
 //! Consul as a source while real agents die, freeze, forget or deny.
 
 use crate::support::consul::{ConsulAgent, service};
+use crate::support::eventually;
 use crate::support::watched::{SOON, addrs_of, source, watched};
-use crate::support::{eventually, server_binary};
 use outrigger::discovery::{ConsulQuery, Discover, DiscoverError, Link, Trust};
 use outrigger::registry::consul::ConsulSettings;
 use outrigger::registry::{Credential, TlsFiles};
 use outrigger::telemetry::{Kind, Secret};
-use serde_json::json;
-use std::process::Command;
 use std::time::Duration;
-use tokio::time::Instant;
 
 #[tokio::test]
 async fn an_agent_that_comes_back_without_memory_is_not_believed() {
@@ -63,32 +60,6 @@ async fn an_agent_that_comes_back_with_its_memory_costs_nothing() {
     agent.deregister("web-81").await;
     let fewer = watched.sees("one fewer", |a| a.set.len() == 2).await;
     assert_eq!(fewer.trust, Trust::Trusted);
-}
-
-#[tokio::test]
-async fn an_older_state_that_was_restored_is_seen_at_once() {
-    let agent = ConsulAgent::dev().await;
-    agent.register(&service("web", "web-81", 81)).await;
-    let folder = tempfile::tempdir().unwrap();
-    let snapshot = |verb: &str| {
-        let mut command = Command::new(server_binary("consul"));
-        command.args(["snapshot", verb, "-http-addr", agent.url().as_str().trim_end_matches('/')]);
-        let output = command.arg(folder.path().join("snapshot")).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-    };
-    snapshot("save");
-    // Beside the agent, so that its own repair does not interfere.
-    let body = json!({"Node": "n2", "Address": "127.0.0.2", "Service": {"Service": "web", "Port": 82}});
-    agent.put("/v1/catalog/register", body).await;
-    let mut watched = watched(agent.settings(), ConsulQuery::new("web"));
-    watched.sees("both", |a| a.set.len() == 2).await;
-    eventually("the next question", SOON, async || (watched.status().questions > 1).then_some(())).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let before = Instant::now();
-    snapshot("restore");
-    let restored = watched.sees("the older state", |a| a.set.len() == 1).await;
-    assert!(before.elapsed() < Duration::from_secs(8), "{:?}: not for the whole wait", before.elapsed());
-    assert!(matches!(restored.trust, Trust::Doubtful(_)), "{restored:#?}");
 }
 
 #[tokio::test]
@@ -171,29 +142,6 @@ async fn the_next_agent_takes_over_and_the_preferred_one_is_taken_back() {
     first.restart().await;
     first.register(&service("web", "web-83", 83)).await;
     watched.sees_addrs(&["127.0.0.1:83"]).await;
-}
-
-#[tokio::test]
-async fn a_frozen_agent_is_given_up_at_the_deadline() {
-    let (mut first, second) = (ConsulAgent::dev().await, ConsulAgent::dev().await);
-    second.register(&service("web", "web-82", 82)).await;
-    let mut settings = first.settings();
-    settings.addresses.push(second.url());
-    let mut source =
-        source(settings, ConsulQuery { wait: Duration::from_millis(500), ..ConsulQuery::new("web") });
-    assert!(source.next().await.unwrap().set.is_empty());
-    // It still accepts connections: only the deadline can tell.
-    first.process().signal("STOP");
-    let error = tokio::time::timeout(Duration::from_secs(25), async {
-        loop {
-            if let Err(error) = source.next().await {
-                return error.to_string();
-            }
-        }
-    });
-    let error = error.await.expect("an end of patience");
-    assert!(error.ends_with(": no whole answer within 15.5 s"), "{error}");
-    assert_eq!(addrs_of(&source.next().await.unwrap()), ["127.0.0.1:82"]);
 }
 
 #[tokio::test]

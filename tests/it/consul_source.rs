@@ -1,11 +1,9 @@
 //! Consul as a source, against real agents that work: lists, changes, checks, choices.
 
-use crate::support::Relay;
 use crate::support::consul::{ConsulAgent, service, with_ttl};
 use crate::support::watched::{SOON, addrs_of, by_id, source, standing, watched};
 use outrigger::discovery::{Answer, ConsulQuery, Discover, DiscoverError, Link, Trust};
 use outrigger::registry::consul::ConsulSettings;
-use outrigger::telemetry::Kind;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -141,72 +139,6 @@ async fn tags_and_filters_choose_and_wrong_ones_are_refused_with_consuls_words()
     let settings = ConsulSettings { namespace: Some("team".into()), ..agent.settings() };
     let error = source(settings, base).next().await.unwrap_err();
     assert!(matches!(&error, DiscoverError::Refused(text) if text.contains("Enterprise")), "{error:?}");
-}
-
-#[tokio::test]
-async fn absurd_entries_are_skipped_beside_good_ones() {
-    let agent = ConsulAgent::dev().await;
-    agent.register(&service("web", "good-1", 81)).await;
-    agent.register(&service("web", "good-2", 82)).await;
-    for (id, port) in [("minus", -1), ("zero", 0), ("huge", 70_000)] {
-        agent.register(&json!({"Name": "web", "ID": id, "Port": port})).await;
-    }
-    for (id, address) in [("text", "not an ip"), ("socket", "127.0.0.1:80"), ("brackets", "[::1]")] {
-        agent.register(&json!({"Name": "web", "ID": id, "Port": 80, "Address": address})).await;
-    }
-    let mut watched = watched(agent.settings(), ConsulQuery::new("web"));
-    let answer = watched.sees_addrs(&["127.0.0.1:81", "127.0.0.1:82"]).await;
-    let skipped: Vec<_> = answer.skipped.iter().map(|s| s.entry.as_str()).collect();
-    assert_eq!(skipped, ["brackets", "huge", "minus", "socket", "text", "zero"]);
-    let huge = &answer.skipped[1].reason;
-    assert!(huge.contains("70000"), "{huge}");
-    let events = watched.tasks.events().recent();
-    assert_eq!(events.iter().filter(|e| e.kind == Kind::EntrySkipped).count(), 6);
-}
-
-#[tokio::test]
-async fn unrelated_registrations_do_not_disturb() {
-    let agent = ConsulAgent::dev().await;
-    agent.register(&service("web", "web-81", 81)).await;
-    let mut populated = watched(agent.settings(), ConsulQuery::new("web"));
-    let mut missing = watched(agent.settings(), ConsulQuery::new("later"));
-    populated.sees("the list", |a| a.set.len() == 1).await;
-    missing.sees("nothing", |a| a.set.is_empty()).await;
-    // The catalog settles for a moment after the start of the agent.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = (populated.status(), missing.status(), Instant::now());
-    for n in 0..500 {
-        agent.register(&service("noise", &format!("noise-{n}"), 1000)).await;
-    }
-    let seconds = before.2.elapsed().as_secs();
-    let after = (populated.status(), missing.status());
-    assert!(after.0.questions - before.0.questions <= 1, "{after:?}");
-    assert_eq!(after.0.updates, before.0.updates);
-    assert!(after.1.questions - before.1.questions <= seconds + 2, "{after:?} in {seconds} s");
-    assert_eq!(after.1.updates, before.1.updates);
-    agent.register(&service("later", "later-1", 91)).await;
-    missing.sees_addrs(&["127.0.0.1:91"]).await;
-}
-
-#[tokio::test]
-async fn a_thousand_instances_come_compressed() {
-    let agent = ConsulAgent::dev().await;
-    // On a node of its own: the agent repairs what it does not know of its own node.
-    agent.put("/v1/catalog/register", json!({"Node": "n2", "Address": "127.0.0.2"})).await;
-    for first in (0..1200).step_by(60) {
-        let put = |n: u16| {
-            let service = json!({"ID": format!("web-{n}"), "Service": "web", "Port": 2000 + n});
-            json!({"Service": {"Verb": "set", "Node": "n2", "Service": service}})
-        };
-        agent.put("/v1/txn", (first..first + 60).map(put).collect()).await;
-    }
-    let relay = Relay::to(([127, 0, 0, 1], agent.port()).into()).await;
-    let mut settings = agent.settings();
-    settings.addresses[0].set_port(Some(relay.addr().port())).unwrap();
-    let mut watched = watched(settings, ConsulQuery::new("web"));
-    watched.sees("all", |a| a.set.len() == 1200).await;
-    let bytes = relay.bytes();
-    assert!((10_000..400_000).contains(&bytes), "{bytes} bytes for 1200 instances");
 }
 
 #[tokio::test]

@@ -132,7 +132,9 @@ impl Consul {
         let trust = self.history.judge(&reading, &set, now);
         let nobody = set.is_empty() && skipped.is_empty();
         let hint = self.hint(nobody, answer.known_leader, answer.last_contact);
-        Ok(Answer { set, skipped, trust, position: answer.index, hint })
+        // An index that is missing counts as 1.
+        let position = Some(answer.index.unwrap_or(1).max(1));
+        Ok(Answer { set, skipped, trust, position, hint })
     }
 
     /// What may be wrong although Consul answers.

@@ -19,6 +19,9 @@ pub(super) struct Steady {
     busy: AtomicBool,
     requests: AtomicU64,
     failed: AtomicU64,
+    /// In microseconds: of all requests, and of the slowest.
+    time: AtomicU64,
+    slowest: AtomicU64,
     failures: Mutex<Vec<String>>,
 }
 
@@ -30,6 +33,8 @@ impl Steady {
             busy: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            time: AtomicU64::new(0),
+            slowest: AtomicU64::new(0),
             failures: Mutex::default(),
         }
     }
@@ -53,6 +58,9 @@ impl Steady {
         let sent = Instant::now();
         let answer = client.get("/").await;
         self.requests.fetch_add(1, Ordering::Relaxed);
+        let took = u64::try_from(sent.elapsed().as_micros()).expect("a short time");
+        self.time.fetch_add(took, Ordering::Relaxed);
+        self.slowest.fetch_max(took, Ordering::Relaxed);
         let told = match answer {
             Ok(answer) if (200..300).contains(&answer.status) => return,
             Ok(answer) => format!("{} {:?}", answer.status, answer.header("x-outrigger-error")),
@@ -83,6 +91,15 @@ impl Steady {
 
     pub(super) fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// How long requests took, in the middle and at most.
+    pub(super) fn notes(&self) -> String {
+        let middle = self.time.load(Ordering::Relaxed) as f64 / self.requests().max(1) as f64 / 1e3;
+        format!(
+            "requests {middle:.1} ms, slowest {:.0} ms",
+            self.slowest.load(Ordering::Relaxed) as f64 / 1e3
+        )
     }
 
     /// The first few failures in words.

@@ -16,13 +16,14 @@ use crate::support::Sidecar;
 use load::Steady;
 use observer::Observer;
 use report::Row;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A scenario that runs: requests go through its sidecar and the sidecar is observed, both on a thread of their own, until
+/// A scenario that runs: requests go through its sidecar and the sidecar is observed, each on a thread of its own, until
 /// [`Self::end`]. Dropping it before that reports a failure.
 #[derive(Debug)]
 pub struct Scenario {
@@ -31,7 +32,7 @@ pub struct Scenario {
     load: Arc<Steady>,
     observer: Arc<Observer>,
     over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Scenario {
@@ -43,16 +44,15 @@ impl Scenario {
         let load = Arc::new(Steady::new(sidecar.service(&bounds.service)));
         let observer = Arc::new(Observer::new(sidecar, bounds));
         let over = Arc::<AtomicBool>::default();
-        let (its_load, its_observer, its_over) =
-            (Arc::clone(&load), Arc::clone(&observer), Arc::clone(&over));
-        // A thread of its own: a test that waits for a child to die must not stop the observation.
-        let thread = std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async { tokio::join!(its_load.run(&its_over), its_observer.run(&its_over)) });
-        });
+        let (its_load, load_over) = (Arc::clone(&load), Arc::clone(&over));
+        let (its_observer, observer_over) = (Arc::clone(&observer), Arc::clone(&over));
+        // Threads of their own: a test that waits for a child to die must not stop them.
+        let threads = vec![
+            thread(async move { its_load.run(&load_over).await }),
+            thread(async move { its_observer.run(&observer_over).await }),
+        ];
         let row = Row::new(number, title, registry);
-        Self { row, began: Instant::now(), load, observer, over, thread: Some(thread) }
+        Self { row, began: Instant::now(), load, observer, over, threads }
     }
 
     /// From now on requests are sent, of which none may fail, and at least so many endpoints stay usable.
@@ -79,13 +79,19 @@ impl Scenario {
         what: &str,
         since: Instant,
         limit: Duration,
-        check: impl AsyncFnMut() -> Option<T>,
+        mut check: impl AsyncFnMut() -> Option<T>,
     ) -> T {
-        // Beyond the limit too, so that a failure says by how much.
-        let left = limit.saturating_sub(since.elapsed()) + Duration::from_secs(20);
-        let value = crate::support::eventually(what, left, check).await;
-        self.converged(what, since.elapsed(), limit);
-        value
+        // Often enough to measure, seldom enough to cost the sidecar little.
+        let pause = (limit / 100).clamp(Duration::from_millis(5), Duration::from_millis(100));
+        loop {
+            if let Some(value) = check().await {
+                self.converged(what, since.elapsed(), limit);
+                return value;
+            }
+            // Beyond the limit too, so that a failure says by how much.
+            assert!(since.elapsed() < limit + Duration::from_secs(20), "never seen: {what}");
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// The same, for a time that the test has taken itself.
@@ -117,7 +123,7 @@ impl Scenario {
 
     fn finish(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -127,16 +133,24 @@ impl Scenario {
         self.row.failed = self.load.failed();
         self.row.registry_requests.get_or_insert_with(|| self.observer.questions());
         self.row.seconds = self.began.elapsed().as_secs_f64();
-        for note in self.observer.notes() {
-            self.row.note(note);
+        self.row.note(self.observer.notes());
+        if self.row.requests > 0 {
+            self.row.note(self.load.notes());
         }
         self.row.tell();
     }
 }
 
+fn thread(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(work);
+    })
+}
+
 impl Drop for Scenario {
     fn drop(&mut self) {
-        if self.thread.is_some() {
+        if !self.threads.is_empty() {
             self.finish();
             self.tell();
             eprintln!("broken so far: {:#?}", self.observer.broken());

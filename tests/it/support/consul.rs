@@ -275,6 +275,31 @@ impl ConsulAgent {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// The public half of a token.
+    pub async fn accessor(&self, token: &str) -> String {
+        let tokens = self.request("GET", "/v1/acl/tokens", Value::Null).await.expect("tokens");
+        let tokens: Vec<Value> = serde_json::from_str(&tokens).unwrap();
+        let mut accessors = tokens.iter().filter_map(|token| token["AccessorID"].as_str());
+        let ours = async |accessor: &str| {
+            let path = format!("/v1/acl/token/{accessor}");
+            self.request("GET", &path, Value::Null).await.is_ok_and(|answer| answer.contains(token))
+        };
+        loop {
+            let accessor = accessors.next().expect("the token");
+            if ours(accessor).await {
+                return accessor.to_owned();
+            }
+        }
+    }
+
+    /// The id of a policy that [`Self::token`] has made.
+    pub async fn policy(&self, name: &str) -> String {
+        let policies = self.request("GET", "/v1/acl/policies", Value::Null).await.expect("policies");
+        let policies: Vec<Value> = serde_json::from_str(&policies).unwrap();
+        let policy = policies.iter().find(|policy| policy["Name"] == name).expect("the policy");
+        policy["ID"].as_str().expect("an id").to_owned()
+    }
+
     /// Any other PUT that must succeed.
     pub async fn put(&self, path: &str, body: Value) -> String {
         self.request("PUT", path, body).await.unwrap_or_else(|e| panic!("PUT {path}: {e}"))

@@ -23,6 +23,8 @@ impl ConsulCluster {
         join.push("-retry-interval=1s".to_owned());
         let mut expect = join.clone();
         expect.push(format!("-bootstrap-expect={servers}"));
+        // A server that was killed stays a member, and votes as soon as it is back.
+        expect.push("-hcl=autopilot { cleanup_dead_servers = false }".to_owned());
         let server = |(n, ports): (usize, &Ports)| {
             ConsulAgent::member(true, &format!("s{}", n + 1), *ports, expect.clone())
         };

@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, HashSet};
 
 /// The connections of a process to these remote ports, closing ones included: the port of each socket's inode.
 pub fn connections(process: u32, ports: &[u16]) -> BTreeMap<String, u16> {
+    let mut found = BTreeMap::new();
+    for table in ["tcp", "tcp6"] {
+        let text = std::fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap_or_default();
+        // proc(5): the remote address is the third field, the inode the tenth. There may be thousands of lines.
+        found.extend(text.lines().skip(1).filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(2);
+            let port = u16::from_str_radix(fields.next()?.rsplit_once(':')?.1, 16).ok()?;
+            ports.contains(&port).then(|| fields.nth(6).map(|inode| (inode.to_owned(), port)))?
+        }));
+    }
+    // The table is that of all processes.
     let links = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-    let inodes: HashSet<String> = links
+    let own: HashSet<_> = links
         .filter_map(|link| {
             let target = std::fs::read_link(link.path()).ok()?;
             Some(target.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned())
         })
         .collect();
-    let mut found = BTreeMap::new();
-    for table in ["tcp", "tcp6"] {
-        let text = std::fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap_or_default();
-        found.extend(text.lines().skip(1).filter_map(|line| {
-            let fields: Vec<_> = line.split_ascii_whitespace().collect();
-            let port = u16::from_str_radix(fields.get(2)?.rsplit_once(':')?.1, 16).ok()?;
-            let inode = (*fields.get(9)?).to_owned();
-            (ports.contains(&port) && inodes.contains(&inode)).then_some((inode, port))
-        }));
-    }
+    found.retain(|inode, _| own.contains(inode));
     found
 }
