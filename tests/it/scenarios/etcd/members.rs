@@ -3,13 +3,16 @@
 use super::wire::Wire;
 use super::{SOON, Stage, delete, leader, put};
 use crate::support::etcd::Cluster;
-use crate::support::{Instance, eventually};
+use crate::support::registry::three;
+use crate::support::{Instance, Sidecar, eventually};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
 crate::support::etcd::on_both! {
     s34_a_killed_member_hands_the_watch_to_another
+    #[ignore = "slow: tests/run --all"]
+    s36_many_services_share_their_connections
     #[ignore = "slow: tests/run --all"]
     s35_a_stopped_member_is_left_and_not_used_again
     #[ignore = "slow: tests/run --all"]
@@ -120,6 +123,37 @@ mod scenario {
         let fifth = stage.another("web-5", 0).await;
         scenario.converges("a change after the stop", back, limit, async || stage.usable(5).await).await;
         drop((scenario.end().await, fourth, fifth));
+    }
+
+    pub async fn s36_many_services_share_their_connections(binary: &'static str) {
+        const SERVICES: usize = 20;
+        let cluster = Cluster::start(binary, 1).await;
+        let instances = three().await;
+        let mut config = format!("[etcd]\nendpoints = [\"http://{}\"]\n", cluster.addr(0));
+        for instance in &instances {
+            put(&cluster, 0, instance.name(), &instance.addr().to_string()).await;
+        }
+        for number in 0..SERVICES {
+            let name = if number == 0 { "web".to_owned() } else { format!("other-{number}") };
+            config += &format!("[service.{name}]\nfrom = \"etcd:web\"\n");
+        }
+        let sidecar = Sidecar::start(&config).await;
+        let ports = vec![cluster.addr(0).port()];
+        let mut stage = Stage { binary, cluster, instances, sidecar, ports };
+        let mut scenario = stage.scenario(36, "20 services share a connection, member SIGKILLed 3 times");
+        scenario.serves(3);
+        for _ in 0..3 {
+            stage.cluster.kill_all();
+            eventually("a stale source", SOON, async || stage.is("stale").await).await;
+            stage.cluster.restart_all().await;
+            scenario
+                .converges("all live", Instant::now(), Duration::from_secs(12), async || {
+                    let up = stage.sidecar.metric("outrigger_source_up").await;
+                    (up == SERVICES as f64).then_some(())
+                })
+                .await;
+        }
+        scenario.end().await;
     }
 
     pub async fn s37_without_a_quorum_the_lack_of_a_leader_is_told(binary: &'static str) {
