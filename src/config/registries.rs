@@ -144,6 +144,7 @@ fn etcd(section: Section<'_>) -> (EtcdSettings, EtcdQuery, String) {
         keep_alive: section.duration("keep_alive", SECOND..=DAY, defaults.keep_alive),
         keep_alive_timeout: section.duration("keep_alive_timeout", MILLI..=DAY, defaults.keep_alive_timeout),
         endpoints: defaults.endpoints,
+        links: defaults.links,
     };
     let query = EtcdQuery {
         silence: section.duration("silence", SECOND..=DAY, query.silence),

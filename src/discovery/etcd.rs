@@ -314,6 +314,10 @@ impl Discover for Etcd {
         }
     }
 
+    async fn mended(&mut self) {
+        self.client.mended().await;
+    }
+
     fn rewind(&mut self) {
         let whole = self.watch.is_some() && self.ended.is_none();
         self.relist.get_or_insert(if whole { Reason::Asked } else { Reason::Broken });

@@ -3,9 +3,9 @@
 use crate::support::etcd::{
     Certificates, Cluster, PREFIX, delete, key, put, put_leased, query, request, value,
 };
-use crate::support::{Following, Relay, eventually, follow};
+use crate::support::{Following, Relay, follow};
 use outrigger::discovery::etcd::Etcd;
-use outrigger::discovery::{Discover, EtcdQuery, Trust};
+use outrigger::discovery::{Discover, DiscoverError, EtcdQuery, Trust};
 use outrigger::registry::etcd::{EtcdClient, EtcdError, EtcdSettings};
 use outrigger::registry::{Credential, TlsFiles};
 use outrigger::telemetry::Secret;
@@ -137,9 +137,14 @@ mod scenario {
         std::fs::write(&file, "wrong\n").unwrap();
         let wrong = watching(settings("reader", Credential::File(file.clone())), query());
         wrong.fails("authentication failed", limit).await;
-        wrong.feed.nudge();
-        eventually("a second refusal", limit, async || (wrong.errors().len() >= 2).then_some(())).await;
-        assert_eq!(cluster.authentications().await, 3, "one of each who gave a password");
+        let mut again = Etcd::new(settings("reader", Credential::File(file.clone())), query());
+        for _ in 0..3 {
+            assert!(matches!(again.next().await, Err(DiscoverError::Refused(_))));
+        }
+        let missing = Credential::File(cluster.folder().join("later"));
+        let missing = watching(settings("reader", missing), query());
+        missing.fails("cannot read the password in", limit).await;
+        assert_eq!(cluster.authentications().await, 4, "one of each who gave a password");
         for following in [&nobody, &stranger, &wrong] {
             for error in following.errors() {
                 assert!(error.starts_with("Refused") && !error.contains("wrong"), "{error}");
@@ -147,8 +152,9 @@ mod scenario {
             assert!(following.last().is_none());
         }
         std::fs::write(&file, "secret\n").unwrap();
-        wrong.feed.nudge();
+        std::fs::write(cluster.folder().join("later"), "secret\n").unwrap();
         wrong.sees([1], limit).await;
+        missing.sees([1], limit).await;
     }
 
     pub async fn an_expired_token_is_renewed(binary: &'static str) {

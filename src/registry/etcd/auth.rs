@@ -11,6 +11,8 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 pub(super) type Token = MetadataValue<Ascii>;
 
+/// Between two looks at the password's file.
+const LOOK: Duration = Duration::from_secs(1);
 /// A refused password is not tried again for this long, unless it has changed.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(30);
 
@@ -78,6 +80,20 @@ impl Auth {
         match &self.token {
             State::Held(token) => Ok(Some(token.clone())),
             State::Missing | State::Needless => Ok(None),
+        }
+    }
+
+    /// After a refusal for want of a right password: ends when its file holds another one.
+    pub(super) async fn mended(&self) {
+        let (State::Missing, Some((_, credential @ Credential::File(_)))) = (&self.token, &self.user) else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let refused = self.refusal.as_ref().map(|refusal| &refusal.password);
+            if read(credential).await.is_ok_and(|password| Some(&password) != refused) {
+                return;
+            }
         }
     }
 

@@ -38,6 +38,11 @@ impl EtcdClient {
         self.settings.endpoints.get(self.at).map(address).unwrap_or_default()
     }
 
+    /// After a refusal of the password, or for want of its file: ends when the file holds another one. Cancel-safe.
+    pub async fn mended(&self) {
+        self.auth.mended().await;
+    }
+
     /// Keys and values of one key or a range; linearizable.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use futures_util::Stream;
 use http::uri::PathAndQuery;
 use prost::Message;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
@@ -21,11 +22,14 @@ use url::Url;
 /// in one answer would not be, and is never asked for.
 const MESSAGE_LIMIT: usize = 32 * 1024 * 1024;
 
-/// One connection to one member. Dropping it closes the connection once its streams have ended too.
+/// One connection to one member, shared with other clients. When the last of them drops it the connection is closed, once
+/// its streams have ended too.
 #[derive(Debug)]
 pub(super) struct Member {
     /// Scheme, host and port.
     name: String,
+    /// Keeps the connection for others to find.
+    _link: Arc<Channel>,
     grpc: Grpc<Channel>,
     request_timeout: Duration,
 }
@@ -35,26 +39,30 @@ impl Member {
     pub(super) async fn dial(url: &Url, settings: &EtcdSettings) -> Result<Self, EtcdError> {
         let name = address(url);
         let endpoint = endpoint(url, &name, settings).await?;
+        let mut dialed = None;
         let hello = async {
-            let channel = endpoint
-                .connect()
-                .await
-                .map_err(|e| EtcdError::Unavailable(format!("{name}: {}", chain(&e, "transport error"))))?;
-            let grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
-            let mut member = Self { name: name.clone(), grpc, request_timeout: settings.request_timeout };
+            let link = settings.links.get(&name, &settings.tls, &endpoint).await?;
+            let grpc = Grpc::new(Channel::clone(&link)).max_decoding_message_size(MESSAGE_LIMIT);
+            dialed = Some(Arc::clone(&link));
+            let request_timeout = settings.request_timeout;
+            let mut member = Self { name: name.clone(), _link: link, grpc, request_timeout };
             let path = "/etcdserverpb.Maintenance/Status";
             let status: StatusResponse = member.unary(path, StatusRequest {}, None).await?;
-            if status.leader == 0 {
-                return Err(EtcdError::Unavailable(format!("{name}: the member knows no leader")));
-            }
-            Ok(member)
+            Ok((member, status))
         };
-        match within(settings.dial_timeout, &name, hello).await {
+        let answer = within(settings.dial_timeout, &name, hello).await;
+        if let (Err(_), Some(link)) = (&answer, dialed) {
+            settings.links.give_up(&name, &settings.tls, &link);
+        }
+        match answer {
             // rustls learns of a missing client certificate only by the connection's end.
             Err(EtcdError::Unavailable(text)) if url.scheme() == "https" && settings.tls.cert.is_none() => {
                 Err(EtcdError::Unavailable(format!("{text} (no client certificate is configured)")))
             }
-            answer => answer,
+            Ok((_, StatusResponse { leader: 0 })) => {
+                Err(EtcdError::Unavailable(format!("{name}: the member knows no leader")))
+            }
+            answer => answer.map(|(member, _)| member),
         }
     }
 

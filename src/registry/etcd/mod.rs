@@ -7,12 +7,14 @@
 mod auth;
 mod client;
 mod error;
+mod links;
 mod member;
 mod messages;
 mod watch;
 
 pub use client::{EtcdClient, prefix_end};
 pub use error::EtcdError;
+pub use links::Links;
 pub use messages::{
     DeleteRangeRequest, DeleteRangeResponse, Event, EventType, KeyValue, LeaseGrantResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, ResponseHeader,
@@ -39,6 +41,8 @@ pub struct EtcdSettings {
     pub keep_alive: Duration,
     /// ... answered within this.
     pub keep_alive_timeout: Duration,
+    /// Clients whose settings are clones share their connections.
+    pub links: Links,
 }
 
 impl EtcdSettings {
@@ -51,6 +55,7 @@ impl EtcdSettings {
             request_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(5),
             keep_alive_timeout: Duration::from_secs(2),
+            links: Links::default(),
         }
     }
 }

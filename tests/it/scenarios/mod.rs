@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "a harness offers more than one story of it uses")]
 
 mod consul;
+mod etcd;
 mod load;
 mod observer;
 mod report;

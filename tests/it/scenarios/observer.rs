@@ -190,7 +190,7 @@ impl Observer {
         let look = Look {
             from,
             to,
-            questions: sources.iter().filter_map(|source| source["questions"].as_u64()).sum(),
+            questions: sources.iter().filter_map(|source| self.questions_of(source)).sum(),
             failing: sources.iter().any(|source| source["state"] != "live"),
             cpu: control_cpu(self.process),
         };
@@ -208,6 +208,15 @@ impl Observer {
         let mut seen = self.seen();
         seen.looks.push(look);
         seen.most_connections = seen.most_connections.max(connections.len());
+    }
+
+    /// Questions that a registry was asked. An etcd watch is told changes without asking.
+    fn questions_of(&self, source: &Value) -> Option<u64> {
+        let asked = source["questions"].as_u64()?;
+        match self.bounds.limit {
+            Limit::InAll(_) => Some(asked),
+            Limit::Each(_) => Some(asked.saturating_sub(source["updates"].as_u64()?)),
+        }
     }
 
     async fn read_metrics(&self, admin: &mut Client) {

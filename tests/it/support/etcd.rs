@@ -173,6 +173,21 @@ impl Cluster {
         std::fs::remove_dir_all(self.data(member)).expect("its folder");
     }
 
+    /// Makes the data of a member that does not run from a backup.
+    pub fn restore(&self, member: usize, backup: &std::path::Path) {
+        let name = format!("--name=m{member}");
+        let peer = format!("http://127.0.0.1:{}", self.members[member].peer);
+        self.ctl(&[
+            "snapshot",
+            "restore",
+            backup.to_str().expect("text"),
+            &name,
+            &format!("--initial-cluster=m{member}={peer}"),
+            &format!("--initial-advertise-peer-urls={peer}"),
+            &format!("--data-dir={}", self.data(member).display()),
+        ]);
+    }
+
     /// SIGSTOP: the kernel still accepts connections for it.
     pub fn stop(&self, member: usize) {
         self.process(member).signal("STOP");
@@ -316,14 +331,16 @@ pub fn value(port: u16) -> String {
 
 /// Runs each of `scenario`'s functions as a test against etcd 3.4 and as one against 3.5.
 macro_rules! on_both {
-    ($($name:ident)*) => {$(
+    ($($(#[$attribute:meta])* $name:ident)*) => {$(
         mod $name {
             #[tokio::test]
+            $(#[$attribute])*
             async fn on_etcd_3_4() {
                 super::scenario::$name("etcd").await;
             }
 
             #[tokio::test]
+            $(#[$attribute])*
             async fn on_etcd_3_5() {
                 super::scenario::$name("etcd35").await;
             }

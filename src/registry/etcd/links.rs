@@ -1,0 +1,77 @@
+//! Connections that several clients use together: one to a member, however many services watch it.
+
+use super::error::{EtcdError, chain};
+use crate::registry::TlsFiles;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tonic::transport::{Channel, Endpoint};
+
+/// Keeps a connection for as long as a client uses it. Clones know the same connections; all are equal, since they say
+/// nothing about how etcd is reached.
+#[derive(Clone, Default)]
+pub struct Links(Arc<Mutex<Vec<Slot>>>);
+
+/// Where the connection to one member is found. Who makes it holds the lock until it is made or given up, so that
+/// clients that start together make one.
+struct Slot {
+    member: String,
+    tls: TlsFiles,
+    link: Arc<tokio::sync::Mutex<Weak<Channel>>>,
+}
+
+impl Links {
+    /// The connection to `member` that somebody uses already, else a new one.
+    pub(super) async fn get(
+        &self,
+        member: &str,
+        tls: &TlsFiles,
+        endpoint: &Endpoint,
+    ) -> Result<Arc<Channel>, EtcdError> {
+        let slot = self.slot(member, tls);
+        let mut link = slot.lock().await;
+        if let Some(channel) = link.upgrade() {
+            return Ok(channel);
+        }
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|e| EtcdError::Unavailable(format!("{member}: {}", chain(&e, "transport error"))))?;
+        let channel = Arc::new(channel);
+        *link = Arc::downgrade(&channel);
+        Ok(channel)
+    }
+
+    /// The next who asks for it makes another connection: this one did not answer.
+    pub(super) fn give_up(&self, member: &str, tls: &TlsFiles, channel: &Arc<Channel>) {
+        // Where the lock is held another one is being made already.
+        if let Ok(mut link) = self.slot(member, tls).try_lock()
+            && std::ptr::eq(link.as_ptr(), Arc::as_ptr(channel))
+        {
+            *link = Weak::new();
+        }
+    }
+
+    fn slot(&self, member: &str, tls: &TlsFiles) -> Arc<tokio::sync::Mutex<Weak<Channel>>> {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.iter().find(|slot| slot.member == member && slot.tls == *tls) {
+            return Arc::clone(&slot.link);
+        }
+        let link = Arc::default();
+        slots.push(Slot { member: member.to_owned(), tls: tls.clone(), link: Arc::clone(&link) });
+        link
+    }
+}
+
+impl PartialEq for Links {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Links {}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links").finish_non_exhaustive()
+    }
+}
