@@ -86,6 +86,23 @@ impl ConsulAgent {
         Self::start(Options { kind: Kind::Dev, acls: false, tls: true }).await
     }
 
+    /// A server that waits for a second one and has no leader until then.
+    pub async fn leaderless() -> Self {
+        let agent = Self::member(true, "n1", Ports::free(), vec!["-bootstrap-expect=2".to_owned()]);
+        eventually("an agent that answers", Duration::from_secs(30), async || {
+            agent.request("GET", "/v1/agent/self", Value::Null).await.ok()
+        })
+        .await;
+        agent
+    }
+
+    /// The second server of [`Self::leaderless`].
+    pub fn joined(&self) -> Self {
+        let join = format!("-retry-join=127.0.0.1:{}", self.ports.serf);
+        let extra = ["-bootstrap-expect=2", "-retry-interval=1s", &join].map(ToOwned::to_owned);
+        Self::member(true, "n2", Ports::free(), extra.into())
+    }
+
     async fn start(options: Options) -> Self {
         let agent = Self::spawn(options, "n1", Ports::free(), Vec::new());
         agent.ready().await;
@@ -241,6 +258,12 @@ impl ConsulAgent {
         let token = self.put("/v1/acl/token", json!({"Policies": [{"Name": name}]})).await;
         let token: Value = serde_json::from_str(&token).unwrap();
         token["SecretID"].as_str().unwrap().to_owned()
+    }
+
+    /// Any GET that must succeed; its JSON.
+    pub async fn get(&self, path: &str) -> Value {
+        let text = self.request("GET", path, Value::Null).await.unwrap_or_else(|e| panic!("GET {path}: {e}"));
+        serde_json::from_str(&text).unwrap()
     }
 
     /// Any other PUT that must succeed.

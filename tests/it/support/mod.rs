@@ -13,6 +13,7 @@ mod message;
 pub mod metrics;
 mod process;
 pub mod raw;
+pub mod registering;
 pub mod registry;
 mod relay;
 mod scripted;

@@ -1,0 +1,309 @@
+//! The local app in real etcd, 3.4 and 3.5: the scenarios of registration, by their numbers.
+
+use crate::support::etcd::on_both;
+
+on_both! {
+    s45_a_key_under_a_lease_comes_with_the_app_and_goes_with_the_sidecar
+    s45_an_etcd_that_is_gone_holds_up_no_stop
+    an_app_that_fails_is_withdrawn_at_once
+    s46_a_stopped_sidecar_registers_anew_at_once
+    s46_a_key_that_somebody_removed_or_overwrote_comes_back
+    s47_data_that_was_lost_is_written_again
+    s48_a_full_etcd_keeps_the_lease_and_is_tried_seldom
+    a_key_that_somebody_else_has_is_left_alone
+    a_later_life_keeps_the_key_that_it_took_over
+}
+
+mod outages {
+    macro_rules! on_both_slow {
+        ($($name:ident)*) => {$(
+            mod $name {
+                #[tokio::test]
+                #[ignore = "slow: tests/run --all"]
+                async fn on_etcd_3_4() {
+                    super::super::cluster::$name("etcd").await;
+                }
+
+                #[tokio::test]
+                #[ignore = "slow: tests/run --all"]
+                async fn on_etcd_3_5() {
+                    super::super::cluster::$name("etcd35").await;
+                }
+            }
+        )*};
+    }
+
+    on_both_slow! {
+        s47_a_member_in_use_that_dies_or_freezes_costs_no_key
+        s47_a_cluster_that_is_down_for_ten_seconds_costs_no_key
+    }
+}
+
+mod scenario {
+    use crate::support::etcd::{Cluster, delete, put, put_leased};
+    use crate::support::registering::{
+        SOON, TTL, config, converged, key_is_gone, key_is_there, keys, reaches, told,
+    };
+    use crate::support::registry::events;
+    use crate::support::{Instance, Sidecar, eventually};
+    use std::time::Duration;
+    use tokio::time::{Instant, sleep};
+
+    const KEY: &str = "/services/web/web-1";
+
+    pub(super) fn to(cluster: &Cluster) -> String {
+        format!("etcd://{}", cluster.addr(0))
+    }
+
+    async fn announced(cluster: &Cluster, more: &str) -> (Instance, Sidecar) {
+        let app = Instance::start("web-1").await;
+        let sidecar = Sidecar::start(&config(&app, &to(cluster), more)).await;
+        reaches(&sidecar, "announced", SOON).await;
+        (app, sidecar)
+    }
+
+    pub async fn s45_a_key_under_a_lease_comes_with_the_app_and_goes_with_the_sidecar(binary: &'static str) {
+        let cluster = Cluster::start(binary, 1).await;
+        let app = Instance::start("web-1").await;
+        let settings = config(&app, &to(&cluster), "meta = { version = \"2\" }\nweight = 7\n");
+        let since = Instant::now();
+        let mut sidecar = Sidecar::start(&settings).await;
+        let lease = key_is_there(&cluster, 0, 0, SOON).await;
+        assert!(converged("45", since) < Duration::from_secs(4));
+        let kv = keys(&cluster, 0).await.remove(0);
+        assert_eq!(String::from_utf8(kv.key).unwrap(), KEY);
+        let value: serde_json::Value = serde_json::from_slice(&kv.value).unwrap();
+        let expected = serde_json::json!({
+            "Op": 0, "Addr": app.addr().to_string(), "Metadata": {"version": "2", "weight": 7},
+        });
+        assert_eq!(value, expected);
+        let told = reaches(&sidecar, "announced", SOON).await;
+        assert_eq!(told["lease"], format!("{lease:x}"));
+
+        let since = Instant::now();
+        sidecar.signal("TERM");
+        key_is_gone(&cluster, 0, SOON).await;
+        assert!(converged("45 (SIGTERM)", since) < Duration::from_secs(2));
+        sidecar.stop_was_asked().await;
+        assert!(cluster.ctl(&["lease", "list"]).contains("found 0 leases"), "no lease is left behind");
+
+        let mut sidecar = Sidecar::start(&settings).await;
+        key_is_there(&cluster, 0, 0, SOON).await;
+        sidecar.kill();
+        let since = Instant::now();
+        key_is_gone(&cluster, 0, SOON).await;
+        assert!(converged("45 (SIGKILL)", since) < TTL + Duration::from_secs(3));
+    }
+
+    pub async fn s45_an_etcd_that_is_gone_holds_up_no_stop(binary: &'static str) {
+        let mut cluster = Cluster::start(binary, 1).await;
+        let (_app, mut sidecar) = announced(&cluster, "").await;
+        cluster.stop(0);
+        let since = Instant::now();
+        sidecar.stop().await;
+        let took = converged("45 (etcd stopped)", since);
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert!(sidecar.log().contains("could not be taken out within 3s"), "{}", sidecar.log());
+        cluster.kill_all();
+    }
+
+    pub async fn an_app_that_fails_is_withdrawn_at_once(binary: &'static str) {
+        let cluster = Cluster::start(binary, 1).await;
+        let (app, sidecar) = announced(&cluster, "").await;
+        app.set_health(503).await;
+        key_is_gone(&cluster, 0, Duration::from_secs(4)).await;
+        reaches(&sidecar, "withdrawn", SOON).await;
+        app.set_health(200).await;
+        key_is_there(&cluster, 0, 0, SOON).await;
+        assert_eq!(events(&sidecar, "registration_withdrawn").await, 1);
+    }
+
+    pub async fn s46_a_stopped_sidecar_registers_anew_at_once(binary: &'static str) {
+        let cluster = Cluster::start(binary, 1).await;
+        let (_app, sidecar) = announced(&cluster, "").await;
+        let lease = key_is_there(&cluster, 0, 0, SOON).await;
+        sidecar.signal("STOP");
+        key_is_gone(&cluster, 0, SOON).await;
+        let since = Instant::now();
+        sidecar.signal("CONT");
+        key_is_there(&cluster, 0, lease, SOON).await;
+        assert!(converged("46", since) < Duration::from_secs(4));
+        assert_eq!(told(&sidecar).await["losses"], 1);
+    }
+
+    pub async fn s46_a_key_that_somebody_removed_or_overwrote_comes_back(binary: &'static str) {
+        let cluster = Cluster::start(binary, 1).await;
+        let (_app, mut sidecar) = announced(&cluster, "reassert = \"1s\"\n").await;
+        let mut client = cluster.client();
+        let mine = keys(&cluster, 0).await.remove(0).value;
+        delete(&mut client, KEY).await;
+        let since = Instant::now();
+        key_is_there(&cluster, 0, 0, SOON).await;
+        converged("46 (removed)", since);
+        for value in [&mine[..], b"oops"] {
+            put(&mut client, KEY, value).await;
+            let since = Instant::now();
+            eventually("our value under a lease", SOON, async || {
+                let kv = keys(&cluster, 0).await.pop()?;
+                (kv.lease != 0 && kv.value == mine).then_some(())
+            })
+            .await;
+            converged("46 (overwritten)", since);
+        }
+        eventually("three losses", SOON, async || (told(&sidecar).await["losses"] == 3).then_some(())).await;
+
+        // A ghost for ever, were it left.
+        put(&mut client, KEY, &mine).await;
+        sidecar.stop().await;
+        assert_eq!(keys(&cluster, 0).await, []);
+    }
+
+    pub async fn s47_data_that_was_lost_is_written_again(binary: &'static str) {
+        let mut cluster = Cluster::start(binary, 1).await;
+        let (_app, sidecar) = announced(&cluster, "").await;
+        cluster.kill_all();
+        cluster.wipe(0);
+        sleep(TTL + Duration::from_secs(1)).await;
+        cluster.restart_all().await;
+        let since = Instant::now();
+        key_is_there(&cluster, 0, 0, SOON).await;
+        assert!(converged("47 (data lost)", since) < Duration::from_secs(7));
+        eventually("a loss", SOON, async || (told(&sidecar).await["losses"] == 1).then_some(())).await;
+    }
+
+    pub async fn s48_a_full_etcd_keeps_the_lease_and_is_tried_seldom(binary: &'static str) {
+        let cluster = Cluster::start_with(binary, 1, &["--quota-backend-bytes=1000000"]).await;
+        let (app, sidecar) = announced(&cluster, "").await;
+        let lease = key_is_there(&cluster, 0, 0, SOON).await;
+        let mut client = cluster.client();
+        // The quota counts what is in the file, which follows a tenth of a second later.
+        for n in 0..200 {
+            let request = crate::support::etcd::request(&format!("fill-{n}"), &"x".repeat(100_000));
+            if client.put(request).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        eventually("the alarm", SOON, async || {
+            cluster.ctl(&["alarm", "list"]).contains("NOSPACE").then_some(())
+        })
+        .await;
+        sleep(TTL + Duration::from_secs(2)).await;
+        assert_eq!(key_is_there(&cluster, 0, 0, SOON).await, lease, "the lease is kept");
+        assert_eq!(told(&sidecar).await["state"], "announced");
+
+        app.set_health(503).await;
+        key_is_gone(&cluster, 0, SOON).await;
+        app.set_health(200).await;
+        let error = eventually("an error", SOON, async || {
+            told(&sidecar).await["last_error"].as_str().map(ToOwned::to_owned)
+        })
+        .await;
+        assert!(error.contains("database space exceeded"), "{error}");
+        let before = cluster.requests().await;
+        sleep(Duration::from_secs(5)).await;
+        assert!(cluster.requests().await - before <= 4, "it tries again seldom");
+    }
+
+    pub async fn a_key_that_somebody_else_has_is_left_alone(binary: &'static str) {
+        let cluster = Cluster::start(binary, 1).await;
+        let mut client = cluster.client();
+        put(&mut client, KEY, "10.9.9.9:80").await;
+        let app = Instance::start("web-1").await;
+        let mut sidecar = Sidecar::start(&config(&app, &to(&cluster), "")).await;
+        let error = eventually("an error", SOON, async || {
+            told(&sidecar).await["last_error"].as_str().map(ToOwned::to_owned)
+        })
+        .await;
+        assert!(error.contains("belongs to \"10.9.9.9:80\""), "{error}");
+        sidecar.stop().await;
+        let kv = keys(&cluster, 0).await.remove(0);
+        assert_eq!((kv.value.as_slice(), kv.lease), (&b"10.9.9.9:80"[..], 0));
+    }
+
+    pub async fn a_later_life_keeps_the_key_that_it_took_over(binary: &'static str) {
+        let cluster = Cluster::start(binary, 1).await;
+        let (_app, mut sidecar) = announced(&cluster, "").await;
+        let mine = keys(&cluster, 0).await.remove(0).value;
+        let mut client = cluster.client();
+        let other = client.lease_grant(Duration::from_secs(60)).await.unwrap().id;
+        put_leased(&mut client, KEY, &mine, other).await;
+        sidecar.stop().await;
+        let kv = keys(&cluster, 0).await.remove(0);
+        assert_eq!((kv.lease, kv.value), (other, mine));
+    }
+}
+
+mod cluster {
+    use super::scenario::to;
+    use crate::support::etcd::Cluster;
+    use crate::support::registering::{SOON, config, converged, key_is_there, keys, reaches, told};
+    use crate::support::{Instance, Sidecar, eventually};
+    use std::time::Duration;
+    use tokio::time::{Instant, sleep};
+
+    async fn announced(cluster: &Cluster, to: &str) -> (Instance, Sidecar) {
+        let app = Instance::start("web-1").await;
+        let text = config(&app, to, "").replace("ttl = \"5s\"", "ttl = \"15s\"");
+        let sidecar = Sidecar::start(&text).await;
+        reaches(&sidecar, "announced", SOON).await;
+        key_is_there(cluster, 0, 0, SOON).await;
+        (app, sidecar)
+    }
+
+    /// For longer than the lease lives, the key is there under its lease.
+    async fn never_missing(cluster: &Cluster, member: usize, lease: i64, span: Duration) {
+        let end = Instant::now() + span;
+        let mut client = cluster.client_of(member);
+        while Instant::now() < end {
+            let request = outrigger::registry::etcd::RangeRequest {
+                key: b"/services/web/web-1".to_vec(),
+                ..Default::default()
+            };
+            // An election answers nothing, which is not an absence.
+            if let Ok(answer) = client.range(request).await {
+                assert_eq!(answer.kvs.iter().map(|kv| kv.lease).collect::<Vec<_>>(), [lease]);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub async fn s47_a_member_in_use_that_dies_or_freezes_costs_no_key(binary: &'static str) {
+        let mut cluster = Cluster::start(binary, 3).await;
+        let all = (0..3).map(|n| cluster.addr(n).to_string()).collect::<Vec<_>>().join(",");
+        let (_app, sidecar) = announced(&cluster, &format!("etcd://{all}")).await;
+        let lease = key_is_there(&cluster, 2, 0, SOON).await;
+        let since = Instant::now();
+        cluster.stop(0);
+        never_missing(&cluster, 2, lease, Duration::from_secs(20)).await;
+        cluster.resume(0);
+        cluster.serves(0).await;
+        sleep(Duration::from_secs(2)).await;
+        cluster.kill(1);
+        never_missing(&cluster, 2, lease, Duration::from_secs(20)).await;
+        cluster.kill(0);
+        sleep(Duration::from_secs(3)).await;
+        cluster.restart_all().await;
+        never_missing(&cluster, 2, lease, Duration::from_secs(18)).await;
+        assert_eq!(told(&sidecar).await["losses"], 0);
+        converged("47 (members, the key was there all the time)", since);
+    }
+
+    pub async fn s47_a_cluster_that_is_down_for_ten_seconds_costs_no_key(binary: &'static str) {
+        let mut cluster = Cluster::start(binary, 1).await;
+        let (_app, sidecar) = announced(&cluster, &to(&cluster)).await;
+        let lease = key_is_there(&cluster, 0, 0, SOON).await;
+        cluster.kill_all();
+        sleep(Duration::from_secs(10)).await;
+        let since = Instant::now();
+        cluster.restart_all().await;
+        assert_eq!(keys(&cluster, 0).await[0].lease, lease);
+        eventually("vouched for again", SOON, async || {
+            told(&sidecar).await["last_error"].is_null().then_some(())
+        })
+        .await;
+        converged("47 (down 10 s)", since);
+        never_missing(&cluster, 0, lease, Duration::from_secs(18)).await;
+        assert_eq!(told(&sidecar).await["losses"], 0);
+    }
+}
