@@ -11,7 +11,7 @@
 //! | 5 | [`proxy`], [`admin`] | data plane; window on the process |
 //! | 4 | [`cluster`], [`registration`] | joins floors 1 to 3 into "an upstream"; announces the local app |
 //! | 3 | [`discovery`], [`health`] | find instances; judge instances |
-//! | 2 | [`balance`], [`policy`], [`upstream`], [`registry`] | choose; decide; talk to a target; talk to Consul and etcd |
+//! | 2 | [`balance`], [`policy`], [`upstream`], [`registry`] | choose; decide; talk to a target; talk to Consul, etcd and DNS |
 //! | 1 | [`model`], [`rt`], [`net`] | nouns; tasks, stop, back-off, workers; TLS |
 //! | 0 | [`telemetry`] | events, logs, metric cells, secrets |
 //!
@@ -21,7 +21,7 @@
 //! |---|---|
 //! | endpoint | one instance as discovery describes it; a value |
 //! | set | all endpoints a source sees, at once |
-//! | source | where sets come from: static, file, Consul, etcd |
+//! | source | where sets come from: static, file, Consul, etcd, DNS |
 //! | target | an endpoint together with this process's history of it |
 //! | cluster | a named group of targets with its rules; what users call an upstream service |
 //! | snapshot, generation | the one immutable view that requests read, and its number |

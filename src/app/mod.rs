@@ -2,8 +2,10 @@
 
 mod descriptors;
 mod registrations;
+mod shutdown;
 pub mod sources;
 mod start;
 
 pub use registrations::Registrations;
+pub use shutdown::{App, nobody_listens};
 pub use start::{Running, StartError, start};

@@ -3,7 +3,7 @@
 use super::{Registrations, descriptors, sources};
 use crate::admin::{self, Window};
 use crate::cluster::{Cluster, ClusterSettings, Keeper, Memory};
-use crate::config::{NamedSource, ServiceSettings, Settings, SnapshotSettings};
+use crate::config::{NamedSource, ServiceSettings, Settings, ShutdownSettings, SnapshotSettings};
 use crate::discovery::Status;
 use crate::discovery::cache::Cache;
 use crate::health::{self, Pace};
@@ -16,11 +16,7 @@ use rand::{RngExt, SeedableRng};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
-
-/// A registry that does not answer holds up the stop for so long at most.
-const WITHDRAW: Duration = Duration::from_secs(3);
 
 /// Why a sidecar cannot start; one line per cause.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +40,16 @@ pub struct Running {
     pub events: Events,
     /// Where the admin address really listens.
     pub admin: Option<SocketAddr>,
-    pub registrations: Registrations,
-    tasks: Tasks,
+    pub(super) registrations: Registrations,
+    /// Where the registered apps listen, as seen from here.
+    pub(super) apps: Vec<SocketAddr>,
+    pub(super) shutdown: ShutdownSettings,
+    pub(super) tasks: Tasks,
+    /// It is about to stop: not ready any more.
+    pub(super) leaving: Stop,
     /// The workers' own, so that the control plane outlives the requests.
-    workers: Stop,
-    crew: Crew,
+    pub(super) workers: Stop,
+    pub(super) crew: Crew,
 }
 
 /// Opens all listeners, starts all watches, checks and workers. Requests that come before the first list wait for it.
@@ -75,6 +76,10 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     let stop = Stop::new();
     let crew = Crew::start(workers, bound, &shared, &events, &stop, settings.shutdown.drain)
         .map_err(StartError::Threads)?;
+    let leaving = Stop::new();
+    let apps = settings.registrations.iter().flat_map(|app| app.app.iter().map(|ip| (*ip, app.port).into()));
+    let apps = apps.collect();
+    let shutdown = settings.shutdown;
     let registrations = Registrations::start(settings.registrations, &events, &mut rng)
         .map_err(|(name, reason)| StartError::Registration { name, reason })?;
     let admin = sockets.admin.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -84,7 +89,7 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
             registrations: registrations.statuses(),
             events: events.clone(),
             started: Instant::now(),
-            stopping: stop.clone(),
+            stopping: leaving.clone(),
             connections: Arc::new(move || shared.connections()),
         };
         admin::serve(&tasks, listener, Arc::new(window)).map_err(StartError::Admin)?;
@@ -101,21 +106,18 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
         plural(workers),
     );
     events.emit(Kind::Started, "", None, detail);
-    Ok(Running { clusters, events, admin, registrations, tasks, workers: stop, crew })
-}
-
-impl Running {
-    /// Takes the local app out of the registries, stops accepting, lets what runs finish within the configured drain
-    /// time, then ends everything else.
-    pub async fn stop(self) {
-        self.registrations.withdraw_all(WITHDRAW).await;
-        self.events.emit(Kind::Stopping, "", None, "no new connections; finishing what runs");
-        self.workers.cancel();
-        let crew = self.crew;
-        // Threads end by themselves within their drain time; the join only waits for it.
-        let _ = tokio::task::spawn_blocking(move || crew.join()).await;
-        self.tasks.stop(Duration::from_secs(3)).await;
-    }
+    Ok(Running {
+        clusters,
+        events,
+        admin,
+        registrations,
+        apps,
+        shutdown,
+        tasks,
+        leaving,
+        workers: stop,
+        crew,
+    })
 }
 
 /// One log line: who is called where, and where its instances come from.

@@ -4,8 +4,11 @@ mod check;
 mod defaults;
 mod demo;
 mod endpoints;
+mod exec;
 mod output;
 mod run;
+mod setup;
+mod wait;
 
 pub use output::Output;
 
@@ -26,6 +29,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Exec(exec::Exec),
+    Wait(wait::Wait),
     Demo(demo::Demo),
     Check(check::Check),
     Endpoints(endpoints::Endpoints),
@@ -41,6 +46,8 @@ pub enum Outcome {
     Failed,
     /// Exit code 2: bad usage or configuration.
     Refused,
+    /// That of the app.
+    Code(u8),
 }
 
 /// Runs the subcommand that the process was started with.
@@ -56,6 +63,8 @@ pub fn main() -> ExitCode {
     let mut output = Output::of_process();
     let outcome = match arguments.command {
         Command::Run(run) => run.run(&mut output),
+        Command::Exec(exec) => exec.run(&mut output),
+        Command::Wait(wait) => wait.run(&mut output),
         Command::Demo(demo) => demo.run(&mut output),
         Command::Check(check) => check.run(&mut output),
         Command::Endpoints(endpoints) => endpoints.run(&mut output),
@@ -65,6 +74,7 @@ pub fn main() -> ExitCode {
         Outcome::Fine => ExitCode::SUCCESS,
         Outcome::Failed => ExitCode::from(1),
         Outcome::Refused => ExitCode::from(2),
+        Outcome::Code(code) => ExitCode::from(code),
     }
 }
 

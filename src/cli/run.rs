@@ -1,92 +1,24 @@
 //! `outrigger run`: the sidecar.
 
-use super::{Outcome, Output, config_file, control_runtime};
-use crate::app;
-use crate::config::{self, Environment, Loaded, Problems};
-use crate::telemetry::{Events, logging};
+use super::setup::Setup;
+use super::{Outcome, Output};
+use crate::app::{self, App};
+use crate::config::Loaded;
+use crate::telemetry::Events;
 use clap::Args;
 use std::io;
-use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Run the sidecar.
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// Default: $OUTRIGGER_CONFIG, ./outrigger.toml, /etc/outrigger/outrigger.toml.
-    #[arg(conflicts_with_all = ["listen", "to", "register", "admin"])]
-    config: Option<PathBuf>,
-    /// Without a file: where the application calls a service; a port alone is one of localhost. Goes with --to.
-    #[arg(long, value_name = "ADDR", requires = "to")]
-    listen: Vec<String>,
-    /// Without a file: where the service's instances come from, such as consul://127.0.0.1:8500/orders.
-    #[arg(long, value_name = "URL", requires = "listen")]
-    to: Vec<String>,
-    /// Without a file: where the local app is registered, such as
-    /// consul://127.0.0.1:8500/web?port=8080&health=/health
-    #[arg(long, value_name = "URL")]
-    register: Vec<String>,
-    /// Without a file: where the admin address listens, or "off". Default: 127.0.0.1:9901.
-    #[arg(long, value_name = "ADDR")]
-    admin: Option<String>,
+    #[command(flatten)]
+    setup: Setup,
 }
 
 impl Run {
     pub(super) fn run(self, output: &mut Output) -> Outcome {
-        let (loaded, file) = match self.load() {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                output.error(error);
-                return Outcome::Refused;
-            }
-        };
-        if let Err(error) = logging::start(&loaded.settings.log.level, loaded.settings.log.format) {
-            output.error(error);
-            return Outcome::Refused;
-        }
-        if let Some(file) = file {
-            tracing::info!(file = %file.display(), "configuration");
-        }
-        let runtime = match control_runtime() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                output.error(format_args!("cannot start: {error}"));
-                return Outcome::Failed;
-            }
-        };
-        let (outcome, error) = runtime.block_on(serve(loaded));
-        if let Some(error) = error {
-            output.error(error);
-        }
-        // What ignores its stop token is not waited for.
-        runtime.shutdown_background();
-        outcome
-    }
-
-    /// The configuration, and the file it comes from.
-    fn load(self) -> Result<(Loaded, Option<PathBuf>), String> {
-        let env = Environment::Process;
-        let told = |problems: Problems| problems.to_string();
-        if self.to.is_empty() && self.register.is_empty() {
-            if self.admin.is_some() {
-                return Err(
-                    "--admin goes with --listen and --to, or with --register; a file says [admin] listen"
-                        .to_owned(),
-                );
-            }
-            let file = config_file(self.config, &env)?;
-            let loaded = config::load(&file, &env).map_err(told)?;
-            return Ok((loaded, Some(file)));
-        }
-        if self.listen.len() != self.to.len() {
-            return Err(format!(
-                "--listen and --to go in pairs: {} and {} were given",
-                self.listen.len(),
-                self.to.len()
-            ));
-        }
-        let pairs: Vec<_> = self.listen.into_iter().zip(self.to).collect();
-        let loaded = config::from_pairs(&pairs, &self.register, self.admin.as_deref(), &env).map_err(told)?;
-        Ok((loaded, None))
+        self.setup.run(output, |_| Ok(()), serve)
     }
 }
 
@@ -102,8 +34,11 @@ async fn serve(loaded: Loaded) -> (Outcome, Option<String>) {
         Err(error) => return failed(&error),
     };
     signals.end().await;
+    let addrs = running.app();
+    // Of an app that is not registered nothing is known: it was stopped before us, or will be after.
+    let app = if addrs.is_empty() { App::Gone } else { App::There(app::nobody_listens(addrs)) };
     tokio::select! {
-        () = running.stop() => {
+        () = running.stop(app) => {
             tracing::info!("stopped");
             (Outcome::Fine, None)
         }

@@ -5,6 +5,7 @@
 
 mod check;
 mod check_tls;
+mod dns;
 mod document;
 mod env;
 mod listen;
@@ -189,10 +190,16 @@ fn client(section: Section<'_>) -> ClientLimits {
 }
 
 fn shutdown(section: Section<'_>) -> ShutdownSettings {
-    let drain = section.duration("drain", Duration::ZERO..=DAY, ShutdownSettings::default().drain);
-    section.refuse(&["grace"], traffic::NOT_YET);
+    let default = ShutdownSettings::default();
+    let time = |key, default| section.duration(key, Duration::ZERO..=DAY, default);
+    let settings = ShutdownSettings {
+        withdraw: time("withdraw", default.withdraw),
+        delay: time("delay", default.delay),
+        grace: time("grace", default.grace),
+        drain: time("drain", default.drain),
+    };
     section.finish();
-    ShutdownSettings { drain }
+    settings
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! `[consul]` and `[etcd]`: how to reach the registries, and what is asked unless a source URL says otherwise.
+//! `[consul]`, `[etcd]` and `[dns]`: how to reach the registries, and what is asked unless a source URL says otherwise.
 
+use super::dns::Dns;
 use super::document::{Document, Scalar, readable};
 use super::problem::Origin;
 use super::section::Section;
@@ -28,6 +29,7 @@ pub(super) struct Registries {
     pub(super) etcd_query: EtcdQuery,
     /// With `{name}`.
     pub(super) etcd_prefix: String,
+    pub(super) dns: Dns,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,7 +40,8 @@ impl Registries {
     pub(super) fn read(root: &Section<'_>) -> Self {
         let (consul, consul_query) = consul(root.section("consul"));
         let (etcd, etcd_query, etcd_prefix) = etcd(root.section("etcd"));
-        Self { folder: root.doc.folder.clone(), consul, consul_query, etcd, etcd_query, etcd_prefix }
+        let dns = Dns::read(root.section("dns"));
+        Self { folder: root.doc.folder.clone(), consul, consul_query, etcd, etcd_query, etcd_prefix, dns }
     }
 }
 

@@ -57,13 +57,24 @@ impl Default for LogSettings {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownSettings {
+    /// How long the registries have to take the local app out.
+    pub withdraw: Duration,
+    /// How long others have to learn of it, before the app is told to end.
+    pub delay: Duration,
+    /// How long the app has to end; its own calls are served until then.
+    pub grace: Duration,
     /// How long running requests may go on after SIGTERM.
     pub drain: Duration,
 }
 
 impl Default for ShutdownSettings {
     fn default() -> Self {
-        Self { drain: Duration::from_secs(5) }
+        Self {
+            withdraw: Duration::from_secs(3),
+            delay: Duration::from_secs(5),
+            grace: Duration::from_secs(25),
+            drain: Duration::from_secs(5),
+        }
     }
 }
 

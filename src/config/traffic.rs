@@ -111,6 +111,7 @@ fn timeouts(section: Section<'_>) -> (Timeouts, ConnectionSettings) {
     let default = (Timeouts::default(), ConnectionSettings::default());
     let connect = section.duration("connect", MILLI..=DAY, default.1.connect);
     let timeouts = Timeouts {
+        first_list: section.duration("first_list", Duration::ZERO..=DAY, default.0.first_list),
         request: section.duration("request", MILLI..=DAY, default.0.request),
         idle: section.duration("idle", MILLI..=DAY, default.0.idle),
         upgraded_idle: section.duration("upgraded_idle", MILLI..=DAY, default.0.upgraded_idle),

@@ -22,6 +22,8 @@ impl Default for Limits {
 /// Time limits of a service's traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
+    /// How long a request may wait for the very first list of instances; within `request`.
+    pub first_list: Duration,
     /// Request to response head, all attempts together. The clock stands still while an upload makes progress.
     pub request: Duration,
     /// No byte of a body in either direction.
@@ -33,6 +35,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            first_list: Duration::from_secs(5),
             request: Duration::from_secs(15),
             idle: Duration::from_secs(300),
             upgraded_idle: Duration::from_secs(3600),

@@ -17,9 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a request may wait for the very first list of instances.
-const FIRST_LIST: Duration = Duration::from_secs(5);
-
 /// Between two looks at a client that keeps its instance waiting.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
@@ -93,7 +90,7 @@ impl Call<'_> {
         };
         let mut picked = pick();
         if matches!(picked, Err(PickError::Undiscovered))
-            && cluster.wait_discovered(FIRST_LIST.min(self.left())).await
+            && cluster.wait_discovered(cluster.settings.timeouts.first_list.min(self.left())).await
         {
             picked = pick();
         }

@@ -343,6 +343,55 @@ async fn the_demo_ends_at_a_signal_and_leaves_nothing() {
     }
 }
 
+/// The whole life of instances on a real registry: they announce themselves, one is killed, all leave.
+async fn the_demo_plays_on(registry: &Registry, url: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = start(&folder, &["demo", "--to", url, "--for", "11s"]);
+    says(&mut demo, "announce themselves in").await;
+    let status = demo.ended(Duration::from_secs(60)).await;
+    let told = demo.output();
+    assert_eq!(status.code(), Some(0), "{told}");
+    for part in
+        ["registration_made hello-1", "is killed without a word", "endpoint_unhealthy hello-2", ", 0 failed."]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let output = outrigger_in(folder.path(), &["endpoints", &registry.source("hello")]).await;
+    let left = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!left.contains("hello-"), "nothing is left in the registry: {left}");
+}
+
+#[tokio::test]
+async fn the_demo_plays_on_consul() {
+    let registry = Registry::consul().await;
+    let Registry::Consul(agent) = &registry else { unreachable!() };
+    the_demo_plays_on(&registry, &format!("consul://127.0.0.1:{}", agent.port())).await;
+}
+
+#[tokio::test]
+async fn the_demo_plays_on_etcd() {
+    let registry = Registry::etcd("etcd35").await;
+    let Registry::Etcd(cluster) = &registry else { unreachable!() };
+    the_demo_plays_on(&registry, &format!("etcd://{}", cluster.addr(0))).await;
+}
+
+#[tokio::test]
+async fn the_demo_says_why_it_cannot_play() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = outrigger_in(folder.path(), &["demo", "--to", "static://127.0.0.1:1"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("--to: \"static://127.0.0.1:1\" is no registry in which instances announce"),
+        "{said}"
+    );
+    let nobody = format!("consul://127.0.0.1:{}", crate::support::free_port());
+    let output = outrigger_in(folder.path(), &["demo", "--to", &nobody, "--for", "60s"]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("/hello: only 0 of 5 instances appeared within 15 s"), "{said}");
+}
+
 #[tokio::test]
 async fn the_demo_ends_when_nobody_reads_it() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,12 +4,13 @@ use super::world::World;
 use crate::cli::Output;
 use crate::cluster::{Member, Presence};
 use crate::model::{Flag, TargetId};
+use crate::telemetry::{Event, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Sentences that stay in sight.
-const SENTENCES: usize = 6;
+const SENTENCES: usize = 12;
 /// On what is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 const BAR: usize = 30;
@@ -48,6 +49,15 @@ impl Board {
         if self.said.len() > SENTENCES {
             self.said.pop_front();
         }
+    }
+
+    /// The sidecars saw something happen.
+    pub fn tell(&mut self, world: &World, event: &Event) {
+        if matches!(event.kind, Kind::Started | Kind::Stopping) {
+            return;
+        }
+        let whom = event.endpoint.map_or_else(String::new, |addr| format!("{} ", world.name_of(addr)));
+        self.say(format!("  {} {whom}{}", event.kind.as_str(), event.detail));
     }
 
     pub fn show(&mut self, world: &World, now: Instant, output: &mut Output) {
@@ -153,7 +163,10 @@ fn state(member: &Member, world: &World) -> &'static str {
         Presence::Suspect(_) => "suspect",
         Presence::Listed if health.has(Flag::Check) => "out",
         Presence::Listed if health.has(Flag::Unproven) => "unproven",
-        Presence::Listed if !world.is_alive(member.target.endpoint.addr) => "dead",
-        Presence::Listed => "usable",
+        Presence::Listed => match world.is_alive(member.target.endpoint.addr) {
+            Some(true) => "usable",
+            Some(false) => "dead",
+            None => "leaving",
+        },
     }
 }

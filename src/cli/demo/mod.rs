@@ -3,22 +3,29 @@
 mod board;
 mod caller;
 mod instance;
+mod registry;
 mod script;
 mod sidecar;
 mod world;
 
 use super::{Outcome, Output, control_runtime};
+use crate::telemetry::Events;
 use board::Board;
 use clap::Args;
+use registry::Registry;
 use script::Script;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use world::World;
 
-/// Show it at work: five small instances, a file registry, the sidecar, and trouble.
+/// Show it at work: five small instances, a registry, the sidecar, and trouble.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
+    /// Use this registry instead of a file, such as consul://127.0.0.1:8500 or etcd://127.0.0.1:2379: the instances
+    /// announce themselves there, and leave nothing behind.
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
     /// End by itself after this time, such as 30s; otherwise at Ctrl-C.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     length: Option<Duration>,
@@ -35,6 +42,17 @@ const TICK: Duration = Duration::from_millis(250);
 
 impl Demo {
     pub(super) fn run(self, output: &mut Output) -> Outcome {
+        let registry = match &self.to {
+            Some(url) => Registry::remote(url),
+            None => Registry::file().map_err(|error| error.to_string()),
+        };
+        let registry = match registry {
+            Ok(registry) => registry,
+            Err(error) => {
+                output.error(error);
+                return Outcome::Refused;
+            }
+        };
         let runtime = match control_runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -42,7 +60,7 @@ impl Demo {
                 return Outcome::Failed;
             }
         };
-        let ended = runtime.block_on(self.play(output));
+        let ended = runtime.block_on(self.play(registry, output));
         runtime.shutdown_background();
         match ended {
             Ok(()) => Outcome::Fine,
@@ -53,12 +71,14 @@ impl Demo {
         }
     }
 
-    async fn play(&self, output: &mut Output) -> Result<(), String> {
+    async fn play(&self, registry: Registry, output: &mut Output) -> Result<(), String> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         // The terminal's window was closed.
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
-        let mut world = World::begin(PORT, ADMIN_PORT, self.rate).await?;
+        let events = Events::default();
+        let (_, mut happening) = events.follow();
+        let mut world = World::begin(PORT, ADMIN_PORT, self.rate, registry, events).await?;
         introduce(&world, output);
         let mut board = Board::new(output.is_terminal());
         let mut script = Script::new(Instant::now());
@@ -67,6 +87,9 @@ impl Demo {
         loop {
             tokio::select! {
                 now = tick.tick() => {
+                    while let Ok(event) = happening.try_recv() {
+                        board.tell(&world, &event);
+                    }
                     while let Some(act) = script.due(now) {
                         board.say(world.perform(act).await?);
                     }
@@ -95,13 +118,16 @@ fn introduce(world: &World, output: &mut Output) {
     for moved in &world.moved {
         output.line(moved);
     }
+    let (found, registry) = match &world.registry {
+        Registry::File { path, .. } => ("it found in", path.display().to_string()),
+        Registry::Remote { url } => ("announce themselves in", url.clone()),
+    };
     output.line(format_args!(
-        "Outrigger stands at http://localhost:{port}, in front of five instances that it found in\n{}.\n\
+        "Outrigger stands at http://localhost:{port}, in front of five instances that {found}\n{registry}.\n\
          Try, in another terminal:\n\n  \
          curl -i http://localhost:{port}/\n  \
          wrk -c64 -d10s http://localhost:{port}/\n  \
          curl -s http://localhost:{admin}/api/services/hello      (metrics: http://localhost:{admin}/metrics)\n\n\
-         Instances are now added, removed, slowed and killed. Ctrl-C ends it.\n",
-        world.registry.display()
+         Instances are now added, removed, slowed and killed. Ctrl-C ends it.\n"
     ));
 }

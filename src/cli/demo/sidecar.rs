@@ -6,7 +6,6 @@ use crate::health::{CheckKind, CheckSettings, HttpCheck};
 use crate::model::ServiceName;
 use crate::telemetry::Events;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
 use std::time::Duration;
 
 /// Somebody may take a port between the look at it and the listening; so often that is no accident.
@@ -24,14 +23,14 @@ pub(super) struct Sidecar {
 
 impl Sidecar {
     /// Takes `port` and `admin_port` if they are free, else others.
-    pub fn start(port: u16, admin_port: u16, registry: &Path, events: &Events) -> Result<Self, String> {
+    pub fn start(port: u16, admin_port: u16, source: &str, events: &Events) -> Result<Self, String> {
         let mut tries = 0;
         loop {
             let mut moved = Vec::new();
             let port = free(port, "the sidecar", &mut moved)?;
             let admin = free(admin_port, "the admin address", &mut moved)?;
             tries += 1;
-            match app::start(settings(port, admin, registry)?, events.clone()) {
+            match app::start(settings(port, admin, source)?, events.clone()) {
                 Ok(running) => return Ok(Self { running, port, admin, moved }),
                 Err(StartError::Listen(_)) if tries < TRIES => {}
                 Err(error) => return Err(error.to_string()),
@@ -40,8 +39,8 @@ impl Sidecar {
     }
 }
 
-fn settings(port: u16, admin: u16, registry: &Path) -> Result<Settings, String> {
-    let pair = (format!("127.0.0.1:{port}"), format!("file://{}", registry.display()));
+fn settings(port: u16, admin: u16, source: &str) -> Result<Settings, String> {
+    let pair = (format!("127.0.0.1:{port}"), source.to_owned());
     let admin = format!("127.0.0.1:{admin}");
     let loaded = config::from_pairs(&[pair], &[], Some(&admin), &Environment::Process);
     let mut settings = loaded.map_err(|problems| problems.to_string())?.settings;

@@ -1,40 +1,42 @@
-//! The demo's world: instances, a registry in a file, the sidecar, the application.
+//! The demo's world: instances, a registry, the sidecar, the application.
 
 use super::caller::{self, Calls};
 use super::instance::Instance;
+use super::registry::Registry;
 use super::script::Act;
 use super::sidecar::Sidecar;
-use crate::app::Running;
+use crate::app::{App, Running};
 use crate::cluster::{Cluster, Member};
 use crate::rt::Tasks;
 use crate::telemetry::Events;
 use http::StatusCode;
-use std::fmt::Write;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How many instances there are at first.
 const INSTANCES: usize = 5;
+
+/// For the instances to appear in the registry, and from there in the sidecar.
+const APPEAR: Duration = Duration::from_secs(15);
 
 /// Everything that the demo has started. `end` takes it all away; so does dropping it, without the courtesy.
 #[derive(Debug)]
 pub(super) struct World {
     pub port: u16,
     pub admin: u16,
-    pub registry: PathBuf,
+    pub registry: Registry,
     /// A line for each port that was in use.
     pub moved: Vec<String>,
     instances: Vec<Instance>,
-    /// Registered for a while only.
+    /// There for a while only.
     sixth: Option<Instance>,
     cluster: Arc<Cluster>,
     running: Option<Running>,
     tasks: Tasks,
     calls: Arc<Calls>,
-    _folder: Folder,
+    events: Events,
 }
 
 /// What the application has seen so far.
@@ -45,22 +47,24 @@ pub(super) struct Seen {
 }
 
 impl World {
-    /// Starts it; the sidecar takes `port` and `admin_port` if they are free.
-    pub async fn begin(port: u16, admin_port: u16, rate: u32) -> Result<Self, String> {
-        let text = |error: std::io::Error| error.to_string();
-        let folder = Folder::create().map_err(text)?;
-        let registry = folder.0.join("endpoints.toml");
+    /// Starts it; the sidecar takes `port` and `admin_port` if they are free. What happens is told by `events`.
+    pub async fn begin(
+        port: u16,
+        admin_port: u16,
+        rate: u32,
+        registry: Registry,
+        events: Events,
+    ) -> Result<Self, String> {
         let instances = (1..=INSTANCES)
-            .map(|number| Instance::start(format!("hello-{number}")))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(text)?;
-        write_registry(&registry, instances.iter())?;
-        let events = Events::default();
-        let Sidecar { running, port, admin, moved } = Sidecar::start(port, admin_port, &registry, &events)?;
+            .map(|number| Instance::start(format!("hello-{number}"), &registry, &events))
+            .collect::<Result<Vec<_>, _>>()?;
+        registry.list(instances.iter())?;
+        let Sidecar { running, port, admin, moved } =
+            Sidecar::start(port, admin_port, &registry.source(), &events)?;
         let cluster = running.clusters.first().cloned().ok_or("no service was started")?;
-        let tasks = Tasks::new(events);
-        let calls = caller::call(&tasks, (Ipv4Addr::LOCALHOST, port).into(), rate);
-        Ok(Self {
+        let tasks = Tasks::new(events.clone());
+        let calls = Arc::default();
+        let mut world = Self {
             port,
             admin,
             registry,
@@ -71,54 +75,81 @@ impl World {
             running: Some(running),
             tasks,
             calls,
-            _folder: folder,
-        })
+            events,
+        };
+        if let Err(error) = world.appear().await {
+            world.end().await;
+            return Err(error);
+        }
+        world.calls = caller::call(&world.tasks, (Ipv4Addr::LOCALHOST, port).into(), rate);
+        Ok(world)
+    }
+
+    /// Waits until the sidecar knows all instances.
+    async fn appear(&self) -> Result<(), String> {
+        let begun = Instant::now();
+        while self.cluster.usable() < INSTANCES {
+            if begun.elapsed() >= APPEAR {
+                let source = self.cluster.sources.first().map(|source| source.view(Instant::now()));
+                let why = source.and_then(|source| source.last_error).map(|error| format!(": {error}"));
+                return Err(format!(
+                    "{}: only {} of {INSTANCES} instances appeared within {} s{}",
+                    self.registry.source(),
+                    self.cluster.usable(),
+                    APPEAR.as_secs(),
+                    why.unwrap_or_default(),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// Does it, and says what was done.
     pub async fn perform(&mut self, act: Act) -> Result<String, String> {
-        let text = |error: std::io::Error| error.to_string();
+        let Self { registry, events, instances, .. } = self;
+        let mut with = |index: usize, act: &mut dyn FnMut(&mut Instance) -> Result<String, String>| {
+            instances.get_mut(index).map_or_else(|| Ok(String::new()), act)
+        };
         Ok(match act {
-            Act::Kill(index) => self.with(index, |instance| {
+            Act::Kill(index) => with(index, &mut |instance| {
                 instance.kill();
                 Ok(format!(
                     "{} is killed without a word: calls go to the others, the check takes it out",
                     instance.name
                 ))
             })?,
-            Act::Revive(index) => self.with(index, |instance| {
-                instance.revive().map_err(text)?;
+            Act::Revive(index) => with(index, &mut |instance| {
+                instance.revive(registry, events)?;
                 Ok(format!("{} is started again: two passing checks bring it back", instance.name))
             })?,
-            Act::Slow(index, delay) => self.with(index, |instance| {
+            Act::Slow(index, delay) => with(index, &mut |instance| {
                 instance.slow(delay);
                 Ok(format!("{} now takes {} ms longer", instance.name, delay.as_millis()))
             })?,
-            Act::Break(index) => self.with(index, |instance| {
+            Act::Break(index) => with(index, &mut |instance| {
                 instance.answer_with(Some(StatusCode::SERVICE_UNAVAILABLE));
                 Ok(format!("{} answers 503 to all but its check: each is retried on another", instance.name))
             })?,
-            Act::Mend(index) => self.with(index, |instance| {
+            Act::Mend(index) => with(index, &mut |instance| {
                 instance.slow(Duration::ZERO);
                 instance.answer_with(None);
                 Ok(format!("{} is well again", instance.name))
             })?,
             Act::Add => {
-                let sixth = Instance::start(format!("hello-{}", INSTANCES + 1)).map_err(text)?;
-                write_registry(&self.registry, self.instances.iter().chain([&sixth]))?;
-                let said = format!("{} is registered", sixth.name);
+                let sixth =
+                    Instance::start(format!("hello-{}", INSTANCES + 1), &self.registry, &self.events)?;
+                self.registry.list(self.instances.iter().chain([&sixth]))?;
+                let said = format!("{} starts and is registered", sixth.name);
                 self.sixth = Some(sixth);
                 said
             }
             Act::Remove => {
-                write_registry(&self.registry, self.instances.iter())?;
+                self.registry.list(self.instances.iter())?;
                 let name = format!("hello-{}", INSTANCES + 1);
                 if let Some(leaving) = self.sixth.take() {
                     // It leaves the registry first and ends when others have had time to learn.
-                    self.tasks.spawn("leave", |_| async move {
-                        tokio::time::sleep(Duration::from_secs(2)).await;
-                        drop(leaving);
-                    });
+                    tokio::task::spawn_blocking(move || leaving.leave());
                 }
                 format!("{name} leaves the registry, and ends two seconds later")
             }
@@ -139,85 +170,41 @@ impl World {
         members
     }
 
-    pub fn is_alive(&self, addr: SocketAddr) -> bool {
-        self.instances.iter().chain(&self.sixth).any(|instance| instance.addr == addr && instance.is_alive())
+    /// Whether the instance there lives; nothing if it is leaving.
+    pub fn is_alive(&self, addr: SocketAddr) -> Option<bool> {
+        let mut all = self.instances.iter().chain(&self.sixth);
+        all.find(|instance| instance.addr == addr).map(Instance::is_alive)
     }
 
     pub fn calls(&self) -> Seen {
         Seen { made: self.calls.made.get(), failed: self.calls.failed.get() }
     }
 
-    /// Takes everything away in an order that lets what runs finish.
+    /// Takes everything away in an order that lets what runs finish; who was killed comes back once more, to leave
+    /// nothing in the registry.
     pub async fn end(mut self) {
         self.tasks.stop(Duration::from_secs(1)).await;
         if let Some(running) = self.running.take() {
-            running.stop().await;
+            running.stop(App::<std::future::Ready<()>>::Gone).await;
         }
-    }
-
-    fn with(
-        &mut self,
-        index: usize,
-        act: impl FnOnce(&mut Instance) -> Result<String, String>,
-    ) -> Result<String, String> {
-        self.instances.get_mut(index).map_or_else(|| Ok(String::new()), act)
-    }
-}
-
-/// Replaces the registry file in one step, as everybody should who writes such a file.
-fn write_registry<'a>(
-    path: &std::path::Path,
-    instances: impl Iterator<Item = &'a Instance>,
-) -> Result<(), String> {
-    let mut text = String::from("endpoints = [\n");
-    for instance in instances {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "    {{ addr = \"{}\", id = \"{}\" }},", instance.addr, instance.name);
-    }
-    text.push_str("]\n");
-    let next = path.with_extension("next");
-    std::fs::write(&next, text)
-        .and_then(|()| std::fs::rename(&next, path))
-        .map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// A folder that goes when it is dropped.
-#[derive(Debug)]
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> std::io::Result<Self> {
-        // A killed demo leaves its folder, and in a container the next one has the same process id.
-        let mut turn = 0;
-        loop {
-            let name = format!("outrigger-demo-{}-{turn}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => turn += 1,
-                Err(error) => return Err(std::io::Error::other(format!("{}: {error}", path.display()))),
+        if let Registry::Remote { .. } = self.registry {
+            let mut dead = false;
+            for instance in self.instances.iter_mut().filter(|instance| !instance.is_alive()) {
+                dead |= instance.revive(&self.registry, &self.events).is_ok();
+            }
+            if dead {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            let leaving: Vec<_> = self
+                .instances
+                .drain(..)
+                .chain(self.sixth.take())
+                .map(|instance| tokio::task::spawn_blocking(move || instance.leave()))
+                .collect();
+            for leave in leaving {
+                // Whatever came of it, it is over.
+                let _ = leave.await;
             }
         }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed stays in a temporary place.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_that_was_left_behind_is_nobodys_obstacle() {
-        let (one, two) = (Folder::create().unwrap(), Folder::create().unwrap());
-        let paths = [one.0.clone(), two.0.clone()];
-        assert!(paths[0] != paths[1] && paths.iter().all(|path| path.is_dir()), "{paths:?}");
-        drop((one, two));
-        assert!(paths.iter().all(|path| !path.exists()), "{paths:?}");
     }
 }

@@ -6,12 +6,14 @@
 //! | `file:endpoints.toml`, `file:///abs/endpoints.json` | a watched file; relative to the configuration file's folder |
 //! | `consul://host:8500/NAME?tag=a&dc=…`, `consul+https://…` | Consul's health API |
 //! | `etcd://h1:2379,h2:2379/services/NAME/`, `etcd+https://…` | every key below a prefix of etcd |
+//! | `dns://orders.internal:80`, `srv://_http._tcp.orders.internal` | addresses of a name; its service records |
 //! | `consul:NAME?tag=a`, `etcd:NAME` | the same at the addresses of `[consul]` and `[etcd]` |
 //!
-//! Whatever a URL does not say, `[consul]` and `[etcd]` do: a URL with a host takes token, certificates and waiting
-//! time from there too.
+//! Whatever a URL does not say, `[consul]`, `[etcd]` and `[dns]` do: a URL with a host takes token, certificates and
+//! waiting time from there too.
 
 mod consul;
+mod dns;
 mod etcd;
 mod file;
 mod fixed;
@@ -25,7 +27,7 @@ use crate::model::ServiceName;
 use parts::Parts;
 
 const ACCEPTED: &str = "accepted: static://HOST:PORT,…, file:PATH, consul:NAME, consul://HOST:PORT/NAME, etcd:NAME, \
-                        etcd://HOST:PORT,…/PREFIX/ (consul+https://, etcd+https://)";
+                        etcd://HOST:PORT,…/PREFIX/ (consul+https://, etcd+https://), dns://NAME:PORT, srv://NAME";
 
 /// What a source URL stands for.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,9 +59,8 @@ pub(super) fn parse(
         "consul+https" => consul::parse(&parts, "https", registries)?,
         "etcd" => etcd::parse(&parts, "http", registries)?,
         "etcd+https" => etcd::parse(&parts, "https", registries)?,
-        "dns" | "srv" => {
-            return Err(format!("{}:// is not available in this version; {ACCEPTED}", parts.scheme));
-        }
+        "dns" => dns::addresses(&parts, registries)?,
+        "srv" => dns::services(&parts, registries)?,
         "http" | "https" => {
             return Err(format!(
                 "{}:// is no source; for one fixed instance write static://HOST:PORT; {ACCEPTED}",
@@ -67,7 +68,7 @@ pub(super) fn parse(
             ));
         }
         scheme => {
-            let known = ["static", "file", "consul", "consul+https", "etcd", "etcd+https"];
+            let known = ["static", "file", "consul", "consul+https", "etcd", "etcd+https", "dns", "srv"];
             return Err(format!("{scheme:?} is no source;{} {ACCEPTED}", suggestion(scheme, known)));
         }
     };
@@ -81,9 +82,10 @@ mod tests {
     use crate::config::document::Document;
     use crate::config::env::Environment;
     use crate::config::section::Section;
-    use crate::discovery::{ConsulQuery, EtcdQuery};
+    use crate::discovery::{ConsulQuery, DnsQuery, EtcdQuery, Records};
     use crate::model::Weight;
     use crate::registry::Credential;
+    use crate::registry::dns::{DnsName, DnsSettings, Family, Servers};
     use proptest::prelude::*;
     use std::path::Path;
     use std::time::Duration;
@@ -187,6 +189,25 @@ mod tests {
     }
 
     #[test]
+    fn a_dns_url_names_records_and_whom_to_ask() {
+        let dns = |url| match read(url).settings {
+            SourceSettings::Dns(settings, query) => (settings, query),
+            other => panic!("{other:?}"),
+        };
+        let name = |text| DnsName::new(text).unwrap();
+        let (settings, query) = dns("dns://Orders.internal.:80");
+        assert_eq!(settings, DnsSettings::default());
+        assert_eq!(query, DnsQuery::new(name("orders.internal."), Records::Addresses { port: 80 }));
+        let (settings, query) =
+            dns("srv://_http._tcp.orders?server=10.0.0.2&server=[::1]:5353&family=6&tcp=true");
+        let servers = ["10.0.0.2:53".parse().unwrap(), "[::1]:5353".parse().unwrap()];
+        assert_eq!((settings.servers, settings.tcp), (Servers::Given(servers.into()), true));
+        let expected =
+            DnsQuery { family: Family::V6, ..DnsQuery::new(name("_http._tcp.orders"), Records::Services) };
+        assert_eq!(query, expected);
+    }
+
+    #[test]
     fn a_password_in_a_url_is_used_and_not_shown() {
         let source = read("etcd://root:p%40ss%2F@h1:2379/services/orders/");
         assert_eq!(source.shown, "etcd://***@h1:2379/services/orders/");
@@ -205,6 +226,8 @@ mod tests {
             ("etcd://h/services/orders/", Some("orders")),
             ("file:orders.toml", Some("orders")),
             ("static://127.0.0.1:1", None),
+            ("dns://orders.default.svc:80", Some("orders")),
+            ("srv://_http._tcp.orders.internal.", Some("orders")),
             ("consul:a%2Fb", None),
         ] {
             assert_eq!(read(url).name.as_ref().map(ServiceName::as_str), name, "{url}");
@@ -216,8 +239,26 @@ mod tests {
         for (url, message) in [
             ("", "is no source URL; accepted: static://"),
             ("orders", "\"orders\" is no source URL; accepted"),
-            ("dns://orders:80", "dns:// is not available in this version"),
-            ("srv://_http._tcp.orders", "srv:// is not available in this version"),
+            ("dns:orders:80", "the name is missing: write dns://NAME:PORT"),
+            ("dns://", "the name is missing: write dns://NAME:PORT"),
+            ("dns://:80", "an empty host"),
+            ("dns://orders", "the port of the instances is missing: write dns://NAME:PORT"),
+            ("dns://orders:0", "\"0\" is no port"),
+            ("dns://a:80,b:80", "one name is accepted"),
+            ("dns://10.0.0.1:80", "\"10.0.0.1\" is an address, no name: write static://"),
+            ("dns://[::1]:80", "\"[::1]\" is an address, no name"),
+            ("dns://a..b:80", "\"a..b\" is no name: parts of 1 to 63"),
+            ("dns://orders:80/x", "a name has no path"),
+            ("dns://u:hunter2@orders:80", "user and password are not accepted"),
+            (
+                "dns://orders:80?server=ns.internal",
+                "\"ns.internal\" is no DNS server: an IP address is accepted",
+            ),
+            ("dns://orders:80?family=5", "family: \"5\" is not accepted; accepted: 4, 6, any"),
+            ("dns://orders:80?tcp=1", "tcp: \"1\" is not accepted; accepted: false, true"),
+            ("dns://orders:80?famly=4", "did you mean \"family\"?"),
+            ("srv://", "the name is missing: write srv://NAME"),
+            ("srv://_http._tcp.orders:80", "a service record has a port of its own"),
             ("http://10.0.0.1:80", "write static://HOST:PORT"),
             ("conusl:orders", "\"conusl\" is no source; did you mean \"consul\"?"),
             ("static://", "write static://HOST:PORT"),
@@ -269,7 +310,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(
-            url in "(static|file|consul|consul[+]https|etcd|dns|x)?(:|://|:///)?([a-z0-9.@:,/?&=%\\[\\]#-]|weights=|tag=|wait=|localhost|\\PC){0,24}",
+            url in "(static|file|consul|consul[+]https|etcd|dns|srv|x)?(:|://|:///)?([a-z0-9.@:,/?&=%\\[\\]#-]|weights=|tag=|wait=|localhost|\\PC){0,24}",
         ) {
             let _ = parse(&url, &registries(), None);
         }

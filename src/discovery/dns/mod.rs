@@ -138,7 +138,11 @@ impl Dns {
             self.found = seen.name;
             self.targets = seen.targets;
         }
-        Answer { set, skipped: seen.skipped, trust, position: None, hint: None }
+        let hint = match seen.silence {
+            Some(Silence::Unclear(why)) => Some(format!("{}: {why}", self.query.name)),
+            Some(Silence::Meant) | None => None,
+        };
+        Answer { set, skipped: seen.skipped, trust, position: None, hint }
     }
 }
 

@@ -4,7 +4,7 @@
 //! what a failure means, is decided here: the crate's own resolver takes a failure under one search domain for a reason to
 //! try the next, and so may end with a "no such name" although nobody could tell. Nothing is remembered between questions.
 
-use super::error::DnsError;
+use super::error::{Asked, DnsError};
 use super::reading::{self, Kind, Reading, V4, V6};
 use super::system::System;
 use super::{Absent, DnsName, DnsSettings, Family, Found, Reply, Servers, Srv};
@@ -129,6 +129,7 @@ impl DnsClient {
                 options.use_edns = true;
                 let question = pool.lookup(Query::query(name.name().clone(), kind), options).first_answer();
                 let answer = tokio::time::timeout(timeout, question).await.unwrap_or(Err(NetError::Timeout));
+                let asked = Asked { server: *server, name: name.clone(), kind };
                 let error = match answer {
                     Ok(message) => {
                         peers.current.store(number, Ordering::Relaxed);
@@ -139,9 +140,9 @@ impl DnsClient {
                             peers.current.store(number, Ordering::Relaxed);
                             return Ok(Err(absent));
                         }
-                        None => DnsError::Referral { server: *server, name: name.clone() },
+                        None => DnsError::Referral { asked: Box::new(asked) },
                     },
-                    Err(error) => DnsError::of(error, *server, name, kind, timeout),
+                    Err(error) => DnsError::of(error, asked, timeout),
                 };
                 tracing::debug!(%error, "DNS question failed");
                 failure.get_or_insert(error);
@@ -176,11 +177,12 @@ impl DnsClient {
         let tls = TlsConfig::new().map_err(|error| DnsError::Settings(error.to_string()))?;
         let context = Arc::new(PoolContext::new(options, tls));
         let pool = |server: SocketAddr| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            let udp = (!self.settings.tcp).then(ConnectionConfig::udp);
+            let connections = udp.into_iter().chain([ConnectionConfig::tcp()]).map(|mut connection| {
                 connection.port = server.port();
                 connection
             });
-            let config = NameServerConfig::new(server.ip(), true, connections.into());
+            let config = NameServerConfig::new(server.ip(), true, connections.collect());
             let runtime = TokioRuntimeProvider::default();
             (server, NameServerPool::from_config([config], Arc::clone(&context), runtime))
         };

@@ -16,16 +16,16 @@ pub enum DnsError {
     #[error("{0}")]
     Settings(String),
     /// A server says that it cannot tell: SERVFAIL, REFUSED and the like.
-    #[error("{server} answered {code} to {name} {kind}")]
-    Code { server: SocketAddr, code: String, name: DnsName, kind: RecordType },
+    #[error("{} answered {code} to {} {}", .asked.server, .asked.name, .asked.kind)]
+    Code { asked: Box<Asked>, code: String },
     /// A server names others instead of asking them: it is none for us.
-    #[error("{server} does not know {name} and only names other servers: a resolver's address is needed")]
-    Referral { server: SocketAddr, name: DnsName },
-    #[error("{server} did not answer {name} {kind} within {timeout:?}")]
-    Timeout { server: SocketAddr, name: DnsName, kind: RecordType, timeout: Duration },
+    #[error("{} does not know {} and only names other servers: a resolver's address is needed", .asked.server, .asked.name)]
+    Referral { asked: Box<Asked> },
+    #[error("{} did not answer {} {} within {timeout:?}", .asked.server, .asked.name, .asked.kind)]
+    Timeout { asked: Box<Asked>, timeout: Duration },
     /// No answer that can be read.
-    #[error("{server}, asked for {name} {kind}: {problem}")]
-    Exchange { server: SocketAddr, name: DnsName, kind: RecordType, problem: String },
+    #[error("{}, asked for {} {}: {problem}", .asked.server, .asked.name, .asked.kind)]
+    Exchange { asked: Box<Asked>, problem: String },
     /// One family cannot be told, the other could.
     #[error("{error}; the other family it does answer: ?family={other} asks for that alone")]
     Half { error: Box<DnsError>, other: u8 },
@@ -34,23 +34,23 @@ pub enum DnsError {
     Aliases { name: DnsName, limit: usize },
 }
 
+/// Who was asked for what.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub(super) server: SocketAddr,
+    pub(super) name: DnsName,
+    pub(super) kind: RecordType,
+}
+
 impl DnsError {
     /// Of a question that a server did not answer.
-    pub(super) fn of(
-        error: NetError,
-        server: SocketAddr,
-        name: &DnsName,
-        kind: RecordType,
-        timeout: Duration,
-    ) -> Self {
-        let name = name.clone();
+    pub(super) fn of(error: NetError, asked: Asked, timeout: Duration) -> Self {
+        let asked = Box::new(asked);
         match error {
-            NetError::Dns(Semantic::ResponseCode(code)) => {
-                Self::Code { server, code: mnemonic(code), name, kind }
-            }
-            NetError::Timeout => Self::Timeout { server, name, kind, timeout },
-            NetError::Io(error) => Self::Exchange { server, name, kind, problem: error.to_string() },
-            other => Self::Exchange { server, name, kind, problem: other.to_string() },
+            NetError::Dns(Semantic::ResponseCode(code)) => Self::Code { asked, code: mnemonic(code) },
+            NetError::Timeout => Self::Timeout { asked, timeout },
+            NetError::Io(error) => Self::Exchange { asked, problem: error.to_string() },
+            other => Self::Exchange { asked, problem: other.to_string() },
         }
     }
 }
@@ -75,8 +75,8 @@ mod tests {
     fn an_error_names_the_server_the_question_and_the_code() {
         let server = ([127, 0, 0, 1], 53).into();
         let name = DnsName::new("orders.internal.").unwrap();
-        let of =
-            |error| DnsError::of(error, server, &name, RecordType::AAAA, Duration::from_secs(2)).to_string();
+        let asked = Asked { server, name, kind: RecordType::AAAA };
+        let of = |error| DnsError::of(error, asked.clone(), Duration::from_secs(2)).to_string();
         let code = |code| of(NetError::Dns(Semantic::ResponseCode(code)));
         assert_eq!(code(ResponseCode::ServFail), "127.0.0.1:53 answered SERVFAIL to orders.internal AAAA");
         assert_eq!(code(ResponseCode::Refused), "127.0.0.1:53 answered REFUSED to orders.internal AAAA");

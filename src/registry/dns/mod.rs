@@ -24,6 +24,9 @@ pub struct DnsSettings {
     pub timeout: Duration,
     /// Rounds over all servers, at least 1.
     pub attempts: u32,
+    /// By TCP at once, not only when an answer was cut: some servers leave out what does not fit a packet and do not
+    /// say so.
+    pub tcp: bool,
 }
 
 /// The servers that are asked: one at a time, the next when it fails.
@@ -42,6 +45,7 @@ impl Default for DnsSettings {
             search: None,
             timeout: Duration::from_secs(2),
             attempts: 2,
+            tcp: false,
         }
     }
 }

@@ -86,6 +86,15 @@ impl ConsulAgent {
         Self::start(Options { kind: Kind::Dev, acls: false, tls: true }).await
     }
 
+    /// An agent whose memory dies with it, and the port where it answers DNS.
+    pub async fn dev_with_dns() -> (Self, u16) {
+        let (dns, options) = (free_port(), Options { kind: Kind::Dev, acls: false, tls: false });
+        let extra = vec!["-dns-port".to_owned(), dns.to_string()];
+        let agent = Self::spawn(options, "n1", Ports::free(), extra);
+        agent.ready().await;
+        (agent, dns)
+    }
+
     /// A server that waits for a second one and has no leader until then.
     pub async fn leaderless() -> Self {
         let agent = Self::member(true, "n1", Ports::free(), vec!["-bootstrap-expect=2".to_owned()]);
@@ -107,6 +116,23 @@ impl ConsulAgent {
         let agent = Self::spawn(options, "n1", Ports::free(), Vec::new());
         agent.ready().await;
         agent
+    }
+
+    /// A server that waits for a second one and has no leader until then.
+    pub async fn leaderless() -> Self {
+        let agent = Self::member(true, "s1", Ports::free(), vec!["-bootstrap-expect=2".to_owned()]);
+        eventually("an agent that answers", Duration::from_secs(30), async || {
+            agent.request("GET", "/v1/agent/self", Value::Null).await.ok()
+        })
+        .await;
+        agent
+    }
+
+    /// The second server of [`Self::leaderless`].
+    pub async fn joined(&self) -> Self {
+        let join = format!("-retry-join=127.0.0.1:{}", self.ports.serf);
+        let extra = vec!["-bootstrap-expect=2".to_owned(), join, "-retry-interval=1s".to_owned()];
+        Self::member(true, "s2", Ports::free(), extra)
     }
 
     /// One of several servers, or a client; `extra` arguments say whom to join. It is not waited for.

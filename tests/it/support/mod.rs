@@ -5,6 +5,7 @@ mod byhand;
 pub mod client;
 pub mod consul;
 mod consul_cluster;
+pub mod dns;
 pub mod etcd;
 mod following;
 mod instance;

@@ -1,0 +1,184 @@
+//! `outrigger exec`: the app as a child, with the sidecar ready before it and gone after it.
+
+mod child;
+mod variables;
+
+use super::setup::Setup;
+use super::{Outcome, Output};
+use crate::app::{self, App, Running};
+use crate::config::Loaded;
+use crate::telemetry::Events;
+use child::{Child, Ended, Signals, Urge};
+use clap::Args;
+use std::ffi::OsString;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Wrap the app: the sidecar is ready first and gone last, signals are passed on, the app's exit code is kept.
+#[derive(Debug, Args)]
+#[command(override_usage = "outrigger exec [OPTIONS] [CONFIG] -- APP [ARGS]...")]
+pub(super) struct Exec {
+    #[command(flatten)]
+    setup: Setup,
+    /// How long the app waits until every service has a usable instance.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    ready_timeout: Duration,
+    /// Start the app after that time all the same.
+    #[arg(long)]
+    start_anyway: bool,
+    /// The app and its arguments. It finds OUTRIGGER_<SERVICE>_URL and OUTRIGGER_ADMIN_URL in its environment.
+    #[arg(last = true, required = true, value_name = "APP")]
+    command: Vec<OsString>,
+}
+
+/// Between two looks whether services are ready.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The conventions of shells: 128 and the signal's number; what cannot be started.
+const BY_SIGNAL: i32 = 128;
+
+impl Exec {
+    pub(super) fn run(self, output: &mut Output) -> Outcome {
+        let Self { setup, ready_timeout, start_anyway, command } = self;
+        let wrapped = Wrapped { ready_timeout, start_anyway, command };
+        setup.run(
+            output,
+            |loaded| variables::of(&loaded.settings).map(|_| ()),
+            |loaded| wrapped.serve(loaded),
+        )
+    }
+}
+
+/// The app, not started yet.
+struct Wrapped {
+    ready_timeout: Duration,
+    start_anyway: bool,
+    command: Vec<OsString>,
+}
+
+impl Wrapped {
+    async fn serve(self, loaded: Loaded) -> (Outcome, Option<String>) {
+        let failed = |error: &dyn std::fmt::Display| (Outcome::Failed, Some(error.to_string()));
+        let variables = match variables::of(&loaded.settings) {
+            Ok(variables) => variables,
+            Err(error) => return (Outcome::Refused, Some(error)),
+        };
+        let grace = loaded.settings.shutdown.grace;
+        // Before anything else: a signal that comes early must not kill us.
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return failed(&error),
+        };
+        let running = match app::start(loaded.settings, Events::default()) {
+            Ok(running) => running,
+            Err(error) => return failed(&error),
+        };
+        let ready = tokio::select! {
+            ready = self.ready(&running) => ready,
+            number = signals.end() => {
+                running.stop(nobody()).await;
+                return (Outcome::Code(code(BY_SIGNAL + number)), None);
+            }
+        };
+        if let Err(missing) = ready {
+            running.stop(nobody()).await;
+            return failed(&missing);
+        }
+        let mut child = match Child::start(&self.command, &variables) {
+            Ok(child) => child,
+            Err((code, error)) => {
+                running.stop(nobody()).await;
+                return (Outcome::Code(code), Some(error));
+            }
+        };
+        let urge = loop {
+            match signals.next(&mut child).await {
+                Urge::Ended(ended) => {
+                    running.stop(nobody()).await;
+                    return (Outcome::Code(ended.code()), None);
+                }
+                Urge::Pass(number) => child.signal(number),
+                Urge::End(number) => break number,
+            }
+        };
+        self.end(running, child, signals, urge, grace).await
+    }
+
+    /// Leaves the registries, and only then tells the app; a second signal ends both at once.
+    async fn end(
+        self,
+        running: Running,
+        mut child: Child,
+        mut signals: Signals,
+        number: i32,
+        grace: Duration,
+    ) -> (Outcome, Option<String>) {
+        let mut ended = None;
+        let process = child.process();
+        let tell = !signals.came_by_terminal(number);
+        let leave = async {
+            if tell {
+                child.signal(number);
+            }
+            ended = timeout(grace, child.ended()).await.ok();
+            if ended.is_none() {
+                tracing::warn!(grace = %humantime::format_duration(grace), "the app is killed: it did not end in time");
+                child.kill();
+                ended = Some(child.ended().await);
+            }
+        };
+        let stopped = tokio::select! {
+            // The app's own grace is within.
+            () = running.stop(App::There(leave)) => true,
+            _ = signals.end() => false,
+        };
+        if !stopped {
+            process.kill();
+            let text = "stopped at once by a second signal";
+            return (Outcome::Code(code(BY_SIGNAL + Ended::KILL)), Some(text.to_owned()));
+        }
+        (Outcome::Code(ended.map_or(1, Ended::code)), None)
+    }
+
+    /// Waits until every service has a usable instance, and says which are waited for.
+    async fn ready(&self, running: &Running) -> Result<(), String> {
+        let begun = Instant::now();
+        let mut told = Vec::new();
+        loop {
+            let missing: Vec<_> = running
+                .clusters
+                .iter()
+                .filter(|cluster| cluster.usable() == 0)
+                .map(|cluster| cluster.name().to_string())
+                .collect();
+            if missing.is_empty() {
+                tracing::info!("ready: the app is started");
+                return Ok(());
+            }
+            let names = missing.join(", ");
+            if begun.elapsed() >= self.ready_timeout {
+                let time = humantime::format_duration(self.ready_timeout);
+                let text = format!("no usable instance after {time}: {names}");
+                if self.start_anyway {
+                    tracing::warn!("{text}; the app is started all the same");
+                    return Ok(());
+                }
+                return Err(format!("{text}. The app was not started (--ready-timeout, --start-anyway)."));
+            }
+            if told != missing {
+                tracing::info!(services = names, "waiting for usable instances");
+                told = missing;
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Nobody is left to wait for.
+fn nobody() -> App<std::future::Ready<()>> {
+    App::Gone
+}
+
+fn code(number: i32) -> u8 {
+    u8::try_from(number).unwrap_or(1)
+}
