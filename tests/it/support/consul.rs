@@ -118,23 +118,6 @@ impl ConsulAgent {
         agent
     }
 
-    /// A server that waits for a second one and has no leader until then.
-    pub async fn leaderless() -> Self {
-        let agent = Self::member(true, "s1", Ports::free(), vec!["-bootstrap-expect=2".to_owned()]);
-        eventually("an agent that answers", Duration::from_secs(30), async || {
-            agent.request("GET", "/v1/agent/self", Value::Null).await.ok()
-        })
-        .await;
-        agent
-    }
-
-    /// The second server of [`Self::leaderless`].
-    pub async fn joined(&self) -> Self {
-        let join = format!("-retry-join=127.0.0.1:{}", self.ports.serf);
-        let extra = vec!["-bootstrap-expect=2".to_owned(), join, "-retry-interval=1s".to_owned()];
-        Self::member(true, "s2", Ports::free(), extra)
-    }
-
     /// One of several servers, or a client; `extra` arguments say whom to join. It is not waited for.
     pub(super) fn member(is_server: bool, node: &str, ports: Ports, extra: Vec<String>) -> Self {
         let kind = if is_server { Kind::Server } else { Kind::Client };
