@@ -163,6 +163,8 @@ async fn s25_a_sidecar_that_was_stopped_until_it_was_removed_registers_anew() {
 async fn s26_a_restarted_sidecar_takes_its_entry_over_without_a_gap() {
     let agent = ConsulAgent::dev().await;
     let (app, mut sidecar) = announced(&agent, "").await;
+    let created = async || agent.get("/v1/catalog/service/web").await[0]["CreateIndex"].take();
+    let before = created().await;
     sidecar.kill();
     let since = Instant::now();
     let next = Sidecar::launch(&config(&app, &to(&agent), "")).await;
@@ -176,6 +178,7 @@ async fn s26_a_restarted_sidecar_takes_its_entry_over_without_a_gap() {
         sleep(Duration::from_millis(20)).await;
     }
     assert!(made.is_some());
+    assert_eq!(created().await, before, "it is the same entry, not even gone for a moment");
 
     let mut next = next;
     next.kill();

@@ -176,11 +176,13 @@ mod scenario {
         let (app, sidecar) = announced(&cluster, "").await;
         let lease = key_is_there(&cluster, 0, 0, SOON).await;
         let mut client = cluster.client();
-        for n in 0..40 {
+        // The quota counts what is in the file, which follows a tenth of a second later.
+        for n in 0..200 {
             let request = crate::support::etcd::request(&format!("fill-{n}"), &"x".repeat(100_000));
             if client.put(request).await.is_err() {
                 break;
             }
+            sleep(Duration::from_millis(10)).await;
         }
         eventually("the alarm", SOON, async || {
             cluster.ctl(&["alarm", "list"]).contains("NOSPACE").then_some(())
