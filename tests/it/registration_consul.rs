@@ -43,7 +43,7 @@ async fn s22_an_app_is_announced_as_soon_as_its_check_passes_and_not_before() {
     let since = Instant::now();
     app.set_health(200).await;
     catalogue_has(&agent, Some(true), SOON).await;
-    assert!(converged("22", since) < TTL, "within a beat");
+    converged("22", since, TTL);
     reaches(&sidecar, "announced", SOON).await;
     assert_eq!(sidecar.metric("outrigger_registered{service=\"web\"}").await, 1.0);
     assert_eq!(events(&sidecar, "registration_made").await, 1);
@@ -62,7 +62,7 @@ async fn a_failing_app_is_critical_at_once_and_withdrawn_after_long() {
     let since = Instant::now();
     app.set_health(503).await;
     catalogue_has(&agent, Some(false), SOON).await;
-    converged("22 (the app fails: critical)", since);
+    converged("22 (it fails: critical)", since, TTL);
     reaches(&sidecar, "failing", SOON).await;
     catalogue_has(&agent, None, SOON).await;
     assert!(since.elapsed() > Duration::from_secs(2), "it was given its time");
@@ -100,7 +100,7 @@ async fn s23_an_agent_that_forgot_is_told_again() {
     agent.restart().await;
     let since = Instant::now();
     catalogue_has(&agent, Some(true), SOON).await;
-    assert!(converged("23", since) < TTL / 3 + Duration::from_secs(4));
+    converged("23", since, TTL / 3 + Duration::from_secs(4));
     eventually("a loss", SOON, async || (told(&sidecar).await["losses"] == 1).then_some(())).await;
     assert_eq!(events(&sidecar, "registration_lost").await, 1);
     let losses = sidecar.metric("outrigger_registration_losses_total{service=\"web\"}").await;
@@ -119,7 +119,7 @@ async fn s24_an_entry_that_somebody_removed_comes_back_and_quiet_times_move_no_i
         let since = Instant::now();
         agent.put("/v1/catalog/deregister", json!({"Node": "n1", "ServiceID": "web-1"})).await;
         catalogue_has(&agent, Some(true), SOON).await;
-        converged("24", since);
+        converged("24", since, Duration::from_secs(6));
         sleep(Duration::from_millis(200)).await;
     }
     reaches(&sidecar, "announced", SOON).await;
@@ -143,7 +143,7 @@ async fn s25_a_stopped_sidecar_vouches_again_at_once() {
     let since = Instant::now();
     sidecar.signal("CONT");
     catalogue_has(&agent, Some(true), SOON).await;
-    assert!(converged("25", since) < Duration::from_secs(4));
+    converged("25", since, Duration::from_secs(4));
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn s25_a_sidecar_that_was_stopped_until_it_was_removed_registers_anew() {
     let since = Instant::now();
     sidecar.signal("CONT");
     catalogue_has(&agent, Some(true), SOON).await;
-    assert!(converged("25 (removed)", since) < Duration::from_secs(4));
+    converged("25 (removed)", since, Duration::from_secs(4));
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn s26_a_restarted_sidecar_takes_its_entry_over_without_a_gap() {
     while since.elapsed() < TTL + Duration::from_secs(3) {
         assert_eq!(entries(&agent).await, expected, "{:?} after the kill", since.elapsed());
         if made.is_none() && told(&next).await["state"] == "announced" {
-            made = Some(converged("26 (a)", since));
+            made = Some(converged("26 (restarted)", since, TTL));
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -184,7 +184,7 @@ async fn s26_a_restarted_sidecar_takes_its_entry_over_without_a_gap() {
     next.kill();
     let since = Instant::now();
     catalogue_has(&agent, Some(false), SOON).await;
-    converged("26 (b, critical)", since);
+    converged("26 (not restarted: critical)", since, TTL + Duration::from_secs(3));
     assert!(since.elapsed() < TTL + Duration::from_secs(2));
 }
 
@@ -202,7 +202,7 @@ async fn s27_a_sidecar_that_stops_takes_its_app_out_before_it_drains() {
         let since = Instant::now();
         sidecar.signal("TERM");
         catalogue_has(&agent, None, SOON).await;
-        converged("27", since);
+        converged("27", since, Duration::from_secs(2));
         assert!(sidecar.is_running(), "a request still runs");
     };
     let (answer, ()) = tokio::join!(running, stopping);
@@ -220,7 +220,7 @@ async fn s27_an_agent_that_is_gone_holds_up_no_stop() {
         agent.process().signal(signal);
         let since = Instant::now();
         sidecar.stop().await;
-        let took = converged(&format!("27 ({signal})"), since);
+        let took = converged(&format!("27 ({signal})"), since, Duration::from_secs(9));
         assert!(took < Duration::from_secs(10), "{took:?}");
         assert!(sidecar.log().contains("could not be taken out within 3s"), "{}", sidecar.log());
     }
@@ -252,7 +252,7 @@ async fn s28_a_token_without_the_right_is_told_and_one_that_was_mended_is_used()
     write(sidecar.folder(), "token", &right);
     let since = Instant::now();
     catalogue_has(&agent, Some(true), Duration::from_secs(40)).await;
-    converged("28", since);
+    converged("28", since, Duration::from_secs(35));
     assert_eq!(events(&sidecar, "registration_failing").await, 1, "told once");
     for token in [wrong, right] {
         assert!(!sidecar.log().contains(&token));
@@ -283,7 +283,7 @@ async fn s29_a_registration_that_the_servers_have_not_heard_of_is_not_called_ann
     let since = Instant::now();
     let _second = agent.joined();
     reaches(&sidecar, "announced", Duration::from_secs(60)).await;
-    converged("29 (from the second server's start on)", since);
+    converged("29 (from the second server on)", since, Duration::from_secs(30));
     catalogue_has(&agent, Some(true), SOON).await;
 }
 

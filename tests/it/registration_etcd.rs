@@ -69,7 +69,7 @@ mod scenario {
         let since = Instant::now();
         let mut sidecar = Sidecar::start(&settings).await;
         let lease = key_is_there(&cluster, 0, 0, SOON).await;
-        assert!(converged("45", since) < Duration::from_secs(4));
+        converged("45", since, Duration::from_secs(4));
         let kv = keys(&cluster, 0).await.remove(0);
         assert_eq!(String::from_utf8(kv.key).unwrap(), KEY);
         let value: serde_json::Value = serde_json::from_slice(&kv.value).unwrap();
@@ -83,7 +83,7 @@ mod scenario {
         let since = Instant::now();
         sidecar.signal("TERM");
         key_is_gone(&cluster, 0, SOON).await;
-        assert!(converged("45 (SIGTERM)", since) < Duration::from_secs(2));
+        converged("45 (SIGTERM)", since, Duration::from_secs(2));
         sidecar.stop_was_asked().await;
         assert!(cluster.ctl(&["lease", "list"]).contains("found 0 leases"), "no lease is left behind");
 
@@ -92,7 +92,7 @@ mod scenario {
         sidecar.kill();
         let since = Instant::now();
         key_is_gone(&cluster, 0, SOON).await;
-        assert!(converged("45 (SIGKILL)", since) < TTL + Duration::from_secs(3));
+        converged("45 (SIGKILL)", since, TTL + Duration::from_secs(3));
     }
 
     pub async fn s45_an_etcd_that_is_gone_holds_up_no_stop(binary: &'static str) {
@@ -101,7 +101,7 @@ mod scenario {
         cluster.stop(0);
         let since = Instant::now();
         sidecar.stop().await;
-        let took = converged("45 (etcd stopped)", since);
+        let took = converged("45 (etcd stopped)", since, Duration::from_secs(9));
         assert!(took < Duration::from_secs(10), "{took:?}");
         assert!(sidecar.log().contains("could not be taken out within 3s"), "{}", sidecar.log());
         cluster.kill_all();
@@ -127,7 +127,7 @@ mod scenario {
         let since = Instant::now();
         sidecar.signal("CONT");
         key_is_there(&cluster, 0, lease, SOON).await;
-        assert!(converged("46", since) < Duration::from_secs(4));
+        converged("46", since, Duration::from_secs(4));
         assert_eq!(told(&sidecar).await["losses"], 1);
     }
 
@@ -139,7 +139,7 @@ mod scenario {
         delete(&mut client, KEY).await;
         let since = Instant::now();
         key_is_there(&cluster, 0, 0, SOON).await;
-        converged("46 (removed)", since);
+        converged("46 (removed)", since, Duration::from_secs(6));
         for value in [&mine[..], b"oops"] {
             put(&mut client, KEY, value).await;
             let since = Instant::now();
@@ -148,7 +148,7 @@ mod scenario {
                 (kv.lease != 0 && kv.value == mine).then_some(())
             })
             .await;
-            converged("46 (overwritten)", since);
+            converged("46 (overwritten)", since, Duration::from_secs(6));
         }
         eventually("three losses", SOON, async || (told(&sidecar).await["losses"] == 3).then_some(())).await;
 
@@ -167,7 +167,7 @@ mod scenario {
         cluster.restart_all().await;
         let since = Instant::now();
         key_is_there(&cluster, 0, 0, SOON).await;
-        assert!(converged("47 (data lost)", since) < Duration::from_secs(7));
+        converged("47 (data lost)", since, Duration::from_secs(7));
         eventually("a loss", SOON, async || (told(&sidecar).await["losses"] == 1).then_some(())).await;
     }
 
@@ -195,11 +195,13 @@ mod scenario {
         app.set_health(503).await;
         key_is_gone(&cluster, 0, SOON).await;
         app.set_health(200).await;
+        let since = Instant::now();
         let error = eventually("an error", SOON, async || {
             told(&sidecar).await["last_error"].as_str().map(ToOwned::to_owned)
         })
         .await;
         assert!(error.contains("database space exceeded"), "{error}");
+        converged("48 (the alarm is told)", since, SOON);
         let before = cluster.requests().await;
         sleep(Duration::from_secs(5)).await;
         assert!(cluster.requests().await - before <= 4, "it tries again seldom");
@@ -286,7 +288,7 @@ mod cluster {
         cluster.restart_all().await;
         never_missing(&cluster, 2, lease, Duration::from_secs(18)).await;
         assert_eq!(told(&sidecar).await["losses"], 0);
-        converged("47 (members, the key was there all the time)", since);
+        converged("47 (members: never missing)", since, Duration::from_secs(120));
     }
 
     pub async fn s47_a_cluster_that_is_down_for_ten_seconds_costs_no_key(binary: &'static str) {
@@ -302,7 +304,7 @@ mod cluster {
             told(&sidecar).await["last_error"].is_null().then_some(())
         })
         .await;
-        converged("47 (down 10 s)", since);
+        converged("47 (down 10 s: never missing)", since, Duration::from_secs(120));
         never_missing(&cluster, 0, lease, Duration::from_secs(18)).await;
         assert_eq!(told(&sidecar).await["losses"], 0);
     }

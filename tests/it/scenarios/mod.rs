@@ -16,7 +16,7 @@ pub use observer::Bounds;
 use crate::support::Sidecar;
 use load::Steady;
 use observer::Observer;
-use report::Row;
+pub use report::Row;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

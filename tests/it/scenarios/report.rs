@@ -9,7 +9,7 @@ const FILE: &str = "OUTRIGGER_SCENARIO_REPORT";
 
 /// What a scenario came to.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Row {
+pub struct Row {
     number: u8,
     title: String,
     registry: String,
@@ -42,6 +42,15 @@ impl Row {
         }
     }
 
+    /// The row of a scenario without a load.
+    pub fn of_registration(number: u8, title: &str, registry: &str, took: Duration, limit: Duration) -> Self {
+        let mut row = Self::new(number, title, registry);
+        row.converged(took, limit);
+        (row.passed, row.seconds) = (took < limit, took.as_secs_f64());
+        row.note("registration: no requests are sent".to_owned());
+        row
+    }
+
     pub(super) fn converged(&mut self, took: Duration, limit: Duration) {
         let (took, limit) = (millis(took), millis(limit).max(1));
         let share = |took: u64, limit: u64| took as f64 / limit as f64;
@@ -58,7 +67,7 @@ impl Row {
         self.notes.push_str(&text.replace(['"', '|', '\n'], " "));
     }
 
-    pub(super) fn tell(&self) {
+    pub fn tell(&self) {
         let line = serde_json::to_string(self).expect("a row");
         eprintln!("scenario {line}");
         if let Some(file) = std::env::var_os(FILE) {

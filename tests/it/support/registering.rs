@@ -13,14 +13,14 @@ pub const SOON: Duration = Duration::from_secs(15);
 /// The shortest that is accepted.
 pub const TTL: Duration = Duration::from_secs(5);
 
-/// `[register.web]` with this registry, checks that are fast, and lines of the test's own.
+/// A stop that waits for nobody, and `[register.web]` with this registry, checks that are fast, and lines of the test's own.
 pub fn config(app: &Instance, to: &str, more: &str) -> String {
     let health = "{ http = \"/health\", interval = \"200ms\", timeout = \"200ms\", fall = 2, \
                   unhealthy_interval = \"100ms\", unhealthy_interval_max = \"100ms\" }";
     let port = app.addr().port();
     let id = if more.lines().any(|line| line.starts_with("id ")) { "" } else { "id = \"web-1\"\n" };
     format!(
-        "[register.web]\nport = {port}\nto = \"{to}\"\naddress = \"127.0.0.1\"\n{id}ttl = \"5s\"\nhealth = {health}\n{more}"
+        "[shutdown]\ndelay = \"0s\"\ngrace = \"0s\"\n[register.web]\nport = {port}\nto = \"{to}\"\naddress = \"127.0.0.1\"\n{id}ttl = \"5s\"\nhealth = {health}\n{more}"
     )
 }
 
@@ -39,11 +39,38 @@ pub async fn reaches(sidecar: &Sidecar, state: &str, limit: Duration) -> Value {
     .await
 }
 
-/// One line for whoever reads the output of a run.
-#[expect(clippy::print_stdout, reason = "figures of a run are for people")]
-pub fn converged(scenario: &str, since: Instant) -> Duration {
+/// A scenario of registration: its number, with a word on which part of it in brackets. One row of the table of
+/// scenarios; nobody sends requests meanwhile.
+pub fn converged(scenario: &str, since: Instant, limit: Duration) -> Duration {
     let took = since.elapsed();
-    println!("scenario {scenario}: converged in {} ms", took.as_millis());
+    let (number, part) = scenario.split_once(' ').unwrap_or((scenario, ""));
+    let number = number.parse().expect("a number");
+    let title = match number {
+        22 => "app announced when it passes",
+        23 => "agent that forgot is told again",
+        24 => "entry removed by others comes back",
+        25 => "sidecar SIGSTOPped longer than the TTL",
+        26 => "sidecar SIGKILLed",
+        27 => "SIGTERM, also without an agent",
+        28 => "token mended",
+        29 => "no quorum at registration",
+        45 => "key with the app, gone with the sidecar",
+        46 => "sidecar SIGSTOPped, key removed, overwritten",
+        47 => "member, leader, cluster, data lost",
+        48 => "etcd full",
+        other => panic!("no title for scenario {other}"),
+    };
+    // The test's name says which of the two etcds it is.
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    let registry = match number {
+        ..45 => ConsulAgent::VERSION,
+        _ if test.contains("3_4") => "etcd 3.4.23",
+        _ => "etcd 3.5.16",
+    };
+    let title = format!("{title} {part}");
+    crate::scenarios::Row::of_registration(number, title.trim_end(), registry, took, limit).tell();
+    assert!(took < limit, "{scenario}: after {took:?}, not within {limit:?}");
     took
 }
 
