@@ -7,6 +7,9 @@ use crate::support::{Instance, Process, eventually, free_port};
 use std::process::Command;
 use std::time::Duration;
 
+/// Its own limits after SIGTERM, and some more.
+const END: Duration = Duration::from_secs(60);
+
 /// `outrigger run` with these arguments, in a folder of its own.
 struct Run {
     process: Process,
@@ -34,7 +37,7 @@ async fn one_option_registers_the_app_in_consul() {
     catalogue_has(&agent, Some(true), SOON).await;
     run.process.signal("TERM");
     catalogue_has(&agent, None, SOON).await;
-    assert_eq!(run.process.ended(SOON).await.code(), Some(0), "{}", run.process.output());
+    assert_eq!(run.process.ended(END).await.code(), Some(0), "{}", run.process.output());
 }
 
 #[tokio::test]
@@ -53,7 +56,7 @@ async fn one_option_registers_the_app_in_etcd_beside_a_service() {
     assert!(output.contains("default route"), "{output}");
     run.process.signal("INT");
     key_is_gone(&cluster, 0, SOON).await;
-    assert_eq!(run.process.ended(Duration::from_secs(20)).await.code(), Some(0), "{}", run.process.output());
+    assert_eq!(run.process.ended(END).await.code(), Some(0), "{}", run.process.output());
 }
 
 #[tokio::test]
