@@ -137,7 +137,6 @@ mod scenario {
         std::fs::write(&file, "wrong\n").unwrap();
         let wrong = watching(settings("reader", Credential::File(file.clone())), query());
         wrong.fails("authentication failed", limit).await;
-        wrong.feed.nudge();
         eventually("a second refusal", limit, async || (wrong.errors().len() >= 2).then_some(())).await;
         assert_eq!(cluster.authentications().await, 3, "one of each who gave a password");
         for following in [&nobody, &stranger, &wrong] {
@@ -147,7 +146,6 @@ mod scenario {
             assert!(following.last().is_none());
         }
         std::fs::write(&file, "secret\n").unwrap();
-        wrong.feed.nudge();
         wrong.sees([1], limit).await;
     }
 
