@@ -52,8 +52,12 @@ pub fn follow(source: impl Discover) -> Following {
         ServiceName::new("web").unwrap(),
         "test:".into(),
         Recorded { source, said: Arc::clone(&said) },
-        // A tenth of the default, so that a test need not wait for a long back-off to end.
-        WatchSettings { backoff_cap: Duration::from_secs(1), ..WatchSettings::default() },
+        // A tenth of the defaults, so that a test need not wait for a long back-off to end.
+        WatchSettings {
+            backoff_cap: Duration::from_secs(1),
+            refused_retry: Duration::from_secs(3),
+            ..WatchSettings::default()
+        },
         rand::rngs::SmallRng::seed_from_u64(1),
     );
     Following { tasks, feed, said }
