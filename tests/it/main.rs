@@ -35,6 +35,7 @@ mod registration;
 mod registration_consul;
 mod registration_etcd;
 mod retries;
+mod rolling;
 mod scenarios;
 mod several_sources;
 mod snapshot_on_disk;

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "a harness offers more than one story of it uses")]
 
+mod both;
 mod consul;
 mod etcd;
 mod load;
