@@ -156,6 +156,8 @@ impl Consul {
         self.settled = false;
         if error.is_of_the_agent() {
             self.agent = (self.agent + 1).checked_rem(self.client.agents()).unwrap_or(0);
+            // What has just failed need not be looked at again before the next one is asked.
+            self.plan_reread(Instant::now());
         }
         match error.refusal() {
             None => DiscoverError::Failed(error.to_string()),
@@ -294,8 +296,10 @@ mod tests {
         );
         assert_eq!(source.agent, 0);
         let broken = ConsulError::Exchange { agent: "a".into(), problem: "cut".into() };
+        source.reread_at = Instant::now();
         assert!(matches!(source.fail(&broken), DiscoverError::Failed(_)));
         assert_eq!(source.agent, 1);
+        assert!(source.reread_at > Instant::now(), "the preferred one is left alone for now");
         source.fail(&broken);
         assert_eq!(source.agent, 0, "and round again");
     }

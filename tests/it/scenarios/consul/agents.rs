@@ -178,7 +178,7 @@ async fn s11_the_deputy_takes_over_without_an_index() {
     // The preferred one is taken back when all is read again.
     let before = cluster.clients[0].health_queries("web").len();
     cluster.clients[0].restart().await;
-    let back = Duration::from_millis(7200 + 3200 + 1000);
+    let back = Duration::from_millis(7200 + 3200 + 3000);
     let since = Instant::now();
     scenario
         .converges("taken back", since, back, async || {
