@@ -34,6 +34,8 @@ struct Source<'a> {
     /// Since the last good answer.
     age_seconds: Option<f64>,
     last_error: Option<&'a str>,
+    /// What somebody may have to mend, although it answers.
+    hint: Option<&'a str>,
     /// Consul's index, etcd's revision.
     position: Option<u64>,
     /// Endpoints in its last good answer.
@@ -99,6 +101,7 @@ fn source(source: &StatusView) -> Source<'_> {
         state: source.link.as_str(),
         age_seconds: source.age.map(|age| to_thousandths(age.as_secs_f64())),
         last_error: source.last_error.as_deref(),
+        hint: source.hint.as_deref(),
         position: source.position,
         listed: source.listed,
         skipped: source.skipped,

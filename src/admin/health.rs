@@ -38,7 +38,9 @@ fn obstacle(seen: &Seen<'_>) -> Option<String> {
     } else if snapshot.usable() == 0 {
         let known: Vec<_> =
             snapshot.members.iter().filter(|member| member.presence != Presence::Draining).collect();
-        write!(line, "{} known, 0 usable{}", known.len(), examples(&known))
+        let hints: String =
+            sources.iter().filter_map(|source| Some(format!("; {}", source.hint.as_ref()?))).collect();
+        write!(line, "{} known, 0 usable{}{hints}", known.len(), examples(&known))
     } else {
         return None;
     };

@@ -54,6 +54,8 @@ async fn s16_at_the_start_a_missing_right_is_named() {
         assert!(hint.contains("no instances or no permission") && hint.contains("node:read"), "{hint}");
     }
     assert_eq!(hints.iter().filter(|hint| hint.contains("no token is given")).count(), 1, "{hints:?}");
+    let ready = client::get(sidecar.admin(), "/readyz").await.text();
+    assert!(ready.contains("tokenless: 0 known, 0 usable; ") && ready.contains("no permission"), "{ready}");
     let asked = questions(&sidecar, "unknown").await;
     sleep(Duration::from_secs(3)).await;
     assert_eq!(questions(&sidecar, "unknown").await, asked, "once in 30 s");
