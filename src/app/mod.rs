@@ -7,5 +7,5 @@ pub mod sources;
 mod start;
 
 pub use registrations::Registrations;
-pub use shutdown::{App, nobody_listens};
+pub use shutdown::{App, Leaving, listening};
 pub use start::{Running, StartError, start};

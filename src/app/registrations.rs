@@ -42,11 +42,11 @@ impl Registrations {
         self.keepers.iter().map(|(status, _)| Arc::clone(status)).collect()
     }
 
-    /// Takes everything out, all at once, within `limit`. After that nothing is announced again, whatever came of it;
-    /// what could not be taken out is an event.
-    pub async fn withdraw_all(&self, limit: Duration) {
+    /// Takes everything out, all at once, within `limit`; `false` if anything could not be. After that nothing is
+    /// announced again, whatever came of it; what could not be taken out is an event.
+    pub async fn withdraw_all(&self, limit: Duration) -> bool {
         if self.tasks.stop(limit).await {
-            return;
+            return true;
         }
         for (status, keeper) in self.keepers.iter().filter(|(_, keeper)| !keeper.is_finished()) {
             keeper.abort();
@@ -59,6 +59,7 @@ impl Registrations {
             );
             self.tasks.events().emit(Kind::RegistrationFailing, &view.service, Some(view.address), detail);
         }
+        false
     }
 
     fn keep(&mut self, settings: RegistrationSettings, rng: &mut SmallRng) -> Result<(), String> {

@@ -7,65 +7,89 @@ use crate::telemetry::{Events, Kind};
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 /// For whatever does not carry requests: watches, checks, the admin address.
 const REST: Duration = Duration::from_secs(3);
-/// After the app's grace, for whoever ends it by force.
+/// For an app that is ended by force.
 const FORCE: Duration = Duration::from_secs(1);
 /// Between two looks whether the app still listens, and the time for one.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The app beside which the sidecar stands, as far as a stop is concerned.
-#[derive(Debug)]
-pub enum App<F> {
+pub enum App<'a> {
     /// It is gone, or nothing is known of it: nobody waits for it.
     Gone,
-    /// It is still there. The future, begun once others have learned that it leaves, ends when it is gone.
-    There(F),
+    There(Leaving<'a>),
+}
+
+/// How an app goes.
+pub struct Leaving<'a> {
+    /// Asks it to end; called once others have learned that it leaves.
+    pub ask: Box<dyn FnOnce() + 'a>,
+    /// Ends when it is gone, asked or not.
+    pub gone: Pin<Box<dyn Future<Output = ()> + 'a>>,
+    /// Ends it; called when its grace is over.
+    pub end: Option<Box<dyn FnOnce() + 'a>>,
 }
 
 /// What is done in the order of the phases; a test records it instead.
 trait Steps {
-    /// `true` if anybody may have known of the app.
-    async fn withdraw(&mut self, limit: Duration) -> bool;
+    async fn withdraw(&mut self, limit: Duration) -> Withdrawal;
     async fn drain(&mut self);
 }
 
+/// What came of leaving the registries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Withdrawal {
+    /// Nobody can have known of the app.
+    Unknown,
+    /// Others have to learn of it.
+    Out,
+    /// It is still listed somewhere: nobody learns anything.
+    Failed,
+}
+
 impl Running {
-    /// Whether the local app still listens can be asked at these addresses; empty if none is registered.
-    pub fn app(&self) -> Vec<SocketAddr> {
-        self.apps.clone()
+    /// Where the registered apps listen, as seen from here.
+    pub fn apps(&self) -> &[SocketAddr] {
+        &self.apps
     }
 
     /// Stops in order: readiness ends and the local app leaves the registries (`shutdown.withdraw` at most); others
     /// learn of it (`delay`); the app's own calls are served until it is gone (`grace` at most); what runs may finish
     /// (`drain` at most); everything else ends.
-    pub async fn stop<F: Future<Output = ()>>(self, app: App<F>) {
+    pub async fn stop(self, app: App<'_>) {
         self.leaving.cancel();
         let (settings, events) = (self.shutdown.clone(), self.events.clone());
         phases(&mut Parts(Some(self)), &settings, &events, app).await;
     }
 }
 
-async fn phases<F: Future<Output = ()>>(
-    steps: &mut impl Steps,
-    settings: &ShutdownSettings,
-    events: &Events,
-    app: App<F>,
-) {
+async fn phases(steps: &mut impl Steps, settings: &ShutdownSettings, events: &Events, app: App<'_>) {
     let tell = |what: &str| events.emit(Kind::Stopping, "", None, what);
-    let was_known = steps.withdraw(settings.withdraw).await;
-    if let App::There(gone) = app {
-        if was_known && !settings.delay.is_zero() {
+    let withdrawal = steps.withdraw(settings.withdraw).await;
+    if let App::There(Leaving { ask, mut gone, end }) = app {
+        let mut is_gone = false;
+        if withdrawal == Withdrawal::Out && !settings.delay.is_zero() {
             tell("the app has left its registries; waiting until others have learned of it");
-            sleep(settings.delay).await;
+            is_gone = timeout(settings.delay, &mut gone).await.is_ok();
         }
-        tell("serving on until the app is gone");
-        if timeout(settings.grace + FORCE, gone).await.is_err() {
+        if !is_gone {
+            ask();
+            tell("serving on until the app is gone");
+            is_gone = timeout(settings.grace, &mut gone).await.is_ok();
+        }
+        if !is_gone {
             tell("the app is still there after its grace");
+            if let Some(end) = end {
+                end();
+                // It cannot but end; how long that takes is not ours to know.
+                let _ = timeout(FORCE, gone).await;
+            }
         }
     }
     tell("no new connections; finishing what runs");
@@ -76,12 +100,15 @@ async fn phases<F: Future<Output = ()>>(
 struct Parts(Option<Running>);
 
 impl Steps for Parts {
-    async fn withdraw(&mut self, limit: Duration) -> bool {
-        let Some(running) = &self.0 else { return false };
+    async fn withdraw(&mut self, limit: Duration) -> Withdrawal {
+        let Some(running) = &self.0 else { return Withdrawal::Unknown };
         let known = |state| matches!(state, State::Announcing | State::Announced | State::Failing);
         let was_known = running.registrations.statuses().iter().any(|status| known(status.view().state));
-        running.registrations.withdraw_all(limit).await;
-        was_known
+        match running.registrations.withdraw_all(limit).await {
+            true if was_known => Withdrawal::Out,
+            true => Withdrawal::Unknown,
+            false => Withdrawal::Failed,
+        }
     }
 
     async fn drain(&mut self) {
@@ -93,8 +120,17 @@ impl Steps for Parts {
     }
 }
 
+/// An app of which nothing is known but where it listens.
+pub fn listening(addrs: Vec<SocketAddr>) -> App<'static> {
+    if addrs.is_empty() {
+        return App::Gone;
+    }
+    // Whoever stopped us stops it, too.
+    App::There(Leaving { ask: Box::new(|| ()), gone: Box::pin(nobody_listens(addrs)), end: None })
+}
+
 /// Waits until nobody listens at any of these addresses.
-pub async fn nobody_listens(addrs: Vec<SocketAddr>) {
+async fn nobody_listens(addrs: Vec<SocketAddr>) {
     for addr in addrs {
         while is_listened_at(addr).await {
             sleep(LOOK).await;
@@ -117,60 +153,75 @@ async fn is_listened_at(addr: SocketAddr) -> bool {
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use tokio::sync::Notify;
     use tokio::time::Instant;
 
     /// Writes down what happens when, in seconds.
     struct Diary<'a> {
         begun: Instant,
-        pages: &'a RefCell<Vec<(u64, String)>>,
-        was_known: bool,
-    }
-
-    impl Diary<'_> {
-        fn note(&self, what: &str) {
-            self.pages.borrow_mut().push((self.begun.elapsed().as_secs(), what.to_owned()));
-        }
+        pages: &'a RefCell<Vec<(u64, &'static str)>>,
+        withdrawal: Withdrawal,
     }
 
     impl Steps for Diary<'_> {
-        async fn withdraw(&mut self, limit: Duration) -> bool {
-            self.note("withdraw");
+        async fn withdraw(&mut self, limit: Duration) -> Withdrawal {
+            self.pages.borrow_mut().push((self.begun.elapsed().as_secs(), "withdraw"));
             sleep(limit).await;
-            self.was_known
+            self.withdrawal
         }
 
         async fn drain(&mut self) {
-            self.note("drain");
+            self.pages.borrow_mut().push((self.begun.elapsed().as_secs(), "drain"));
         }
     }
 
-    /// What happened, with an app that needs so many seconds to go.
-    async fn stopped(was_known: bool, app: Option<u64>) -> Vec<(u64, String)> {
-        let pages = RefCell::default();
-        let begun = Instant::now();
-        let mut diary = Diary { begun, pages: &pages, was_known };
-        let leave = async |seconds| {
-            pages.borrow_mut().push((begun.elapsed().as_secs(), "leave".to_owned()));
-            sleep(Duration::from_secs(seconds)).await;
+    /// What happened, with an app that is gone so many seconds after it was asked, or at that second all by itself.
+    async fn stopped(
+        withdrawal: Withdrawal,
+        after: Option<u64>,
+        by_itself: Option<u64>,
+    ) -> Vec<(u64, &'static str)> {
+        let pages: RefCell<Vec<(u64, &str)>> = RefCell::default();
+        let (begun, asked) = (Instant::now(), Notify::new());
+        let note = |what| pages.borrow_mut().push((begun.elapsed().as_secs(), what));
+        let gone = async {
+            match by_itself {
+                Some(second) => tokio::time::sleep_until(begun + Duration::from_secs(second)).await,
+                None => {
+                    asked.notified().await;
+                    sleep(Duration::from_secs(after.unwrap_or_default())).await;
+                }
+            }
         };
-        let app = app.map_or(App::Gone, |seconds| App::There(leave(seconds)));
+        let ask = || {
+            note("ask");
+            asked.notify_one();
+        };
+        let app = if after.or(by_itself).is_none() {
+            App::Gone
+        } else {
+            let end: Box<dyn FnOnce()> = Box::new(|| note("end"));
+            App::There(Leaving { ask: Box::new(ask), gone: Box::pin(gone), end: Some(end) })
+        };
+        let mut diary = Diary { begun, pages: &pages, withdrawal };
         phases(&mut diary, &ShutdownSettings::default(), &Events::default(), app).await;
-        pages.into_inner()
-    }
-
-    fn at(second: u64, what: &str) -> (u64, String) {
-        (second, what.to_owned())
+        pages.take()
     }
 
     #[tokio::test(start_paused = true)]
     async fn invariant_11_stopping_withdraws_first_and_drains_last() {
-        let expected = [at(0, "withdraw"), at(3, "leave"), at(10, "drain")];
-        assert_eq!(stopped(false, Some(7)).await, expected, "nobody knew of it: nobody need learn");
-        let expected = [at(0, "withdraw"), at(8, "leave"), at(15, "drain")];
-        assert_eq!(stopped(true, Some(7)).await, expected);
-        let expected = [at(0, "withdraw"), at(8, "leave"), at(34, "drain")];
-        assert_eq!(stopped(true, Some(1_000)).await, expected, "grace has an end");
-        assert_eq!(stopped(true, None).await, [at(0, "withdraw"), at(3, "drain")], "nobody to wait for");
+        use Withdrawal::{Failed, Out, Unknown};
+        for withdrawal in [Unknown, Failed] {
+            let expected = [(0, "withdraw"), (3, "ask"), (10, "drain")];
+            assert_eq!(stopped(withdrawal, Some(7), None).await, expected, "nobody learns: nobody waits");
+        }
+        let expected = [(0, "withdraw"), (8, "ask"), (15, "drain")];
+        assert_eq!(stopped(Out, Some(7), None).await, expected);
+        let expected = [(0, "withdraw"), (8, "ask"), (33, "end"), (34, "drain")];
+        assert_eq!(stopped(Out, Some(1_000), None).await, expected, "grace has an end");
+        let expected = [(0, "withdraw"), (5, "drain")];
+        assert_eq!(stopped(Out, None, Some(5)).await, expected, "it went before it was asked");
+        assert_eq!(stopped(Out, None, None).await, [(0, "withdraw"), (3, "drain")], "nobody to wait for");
     }
 
     #[tokio::test]

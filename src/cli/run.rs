@@ -2,7 +2,7 @@
 
 use super::setup::Setup;
 use super::{Outcome, Output};
-use crate::app::{self, App};
+use crate::app;
 use crate::config::Loaded;
 use crate::telemetry::Events;
 use clap::Args;
@@ -34,9 +34,8 @@ async fn serve(loaded: Loaded) -> (Outcome, Option<String>) {
         Err(error) => return failed(&error),
     };
     signals.end().await;
-    let addrs = running.app();
     // Of an app that is not registered nothing is known: it was stopped before us, or will be after.
-    let app = if addrs.is_empty() { App::Gone } else { App::There(app::nobody_listens(addrs)) };
+    let app = app::listening(running.apps().to_vec());
     tokio::select! {
         () = running.stop(app) => {
             tracing::info!("stopped");

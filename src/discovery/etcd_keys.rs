@@ -2,7 +2,7 @@
 
 use super::etcd_losses::Losses;
 use super::etcd_value::{Parsed, parse};
-use crate::model::EndpointSet;
+use crate::model::{EndpointSet, Weight};
 use crate::registry::etcd::{Event, EventType, KeyValue};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,6 +41,13 @@ impl Mark {
     }
 }
 
+impl Entry {
+    /// Its weight was 0 at the end, as sidecars write it before they revoke their lease: somebody meant it to go.
+    fn has_said_farewell(&self) -> bool {
+        self.parsed.endpoints.iter().all(|endpoint| endpoint.weight == Weight::ZERO)
+    }
+}
+
 impl Keys {
     pub(super) fn new(cluster: u64, revision: i64) -> Self {
         Self { map: BTreeMap::new(), revision, promised: revision, cluster, losses: Losses::default() }
@@ -67,7 +74,9 @@ impl Keys {
             let Some(kv) = event.kv else { continue };
             self.revision = self.revision.max(kv.mod_revision);
             if deleted {
-                if let Some(entry) = self.map.remove(&kv.key) {
+                if let Some(entry) = self.map.remove(&kv.key)
+                    && !entry.has_said_farewell()
+                {
                     self.losses.note(kv.key, entry.mark.lease, kv.mod_revision, now);
                 }
             } else {
@@ -86,7 +95,7 @@ impl Keys {
     pub(super) fn succeed(&mut self, older: &Self, now: Instant) {
         let mut losses = older.losses.clone();
         for (key, entry) in &older.map {
-            if !self.has(key) {
+            if !self.has(key) && !entry.has_said_farewell() {
                 losses.note(key.clone(), entry.mark.lease, self.revision, now);
             }
         }
@@ -177,6 +186,7 @@ mod tests {
         keys.fold(vec![event(EventType::Put, kv("a", "127.0.0.1:1", 25))], Instant::now());
         assert_eq!(keys.revision(), 25, "an event that was overtaken by a sign of progress is not lost");
     }
+
     fn leased(count: i64) -> Keys {
         let mut keys = Keys::new(1, 10);
         for lease in 1..=count {
@@ -198,6 +208,13 @@ mod tests {
         let mut keys = leased(5);
         keys.fold((1..=5).map(|key| gone(key, 11)).collect(), now);
         assert!(!keys.lost_many_leases(now), "one deletion of them all");
+
+        let mut keys = leased(5);
+        let value = r#"{"Op":0,"Addr":"127.0.0.1:9","Metadata":{"weight":0}}"#;
+        let farewell = |key: i64| KeyValue { lease: key, ..kv(&key.to_string(), value, 10 + key) };
+        keys.fold((1..=4).map(|key| event(EventType::Put, farewell(key))).collect(), now);
+        keys.fold((1..=4).map(|key| gone(key, 20 + key)).collect(), now);
+        assert!(!keys.lost_many_leases(now), "they have said farewell");
 
         let mut keys = leased(5);
         let moved = |key: i64| KeyValue { lease: 100 + key, ..kv(&key.to_string(), "127.0.0.1:9", 10 + key) };

@@ -2,6 +2,7 @@
 
 use super::{Announcement, Lease, Registrar, RegistrarError, Renewal, Standing};
 use crate::discovery::etcd_value;
+use crate::model::Weight;
 use crate::registry::etcd::{EtcdClient, EtcdError, EtcdSettings, KeyValue, PutRequest, RangeRequest};
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -16,19 +17,23 @@ pub struct EtcdRegistrar {
     members: usize,
     key: Vec<u8>,
     value: Vec<u8>,
+    /// The same with weight 0.
+    farewell: Vec<u8>,
     addr: SocketAddr,
     ttl: Duration,
     reassert: Duration,
     lease: Option<i64>,
     /// When the key was last known to be ours.
     proven: Option<Instant>,
+    /// This process has written the key.
+    wrote: bool,
 }
 
 /// The key as it is now.
 enum Found {
     Absent,
     /// With our lease.
-    Held,
+    Held(KeyValue),
     /// Ours by its address, but with this other lease; 0 is none.
     Astray(KeyValue),
     Foreign(KeyValue),
@@ -48,11 +53,15 @@ impl EtcdRegistrar {
             client: EtcdClient::new(settings),
             key: format!("{prefix}{}", announcement.id).into_bytes(),
             value: value(announcement).to_string().into_bytes(),
+            farewell: value(&Announcement { weight: Weight::ZERO, ..announcement.clone() })
+                .to_string()
+                .into_bytes(),
             addr: announcement.addr,
             ttl,
             reassert,
             lease: None,
             proven: None,
+            wrote: false,
         }
     }
 
@@ -98,15 +107,24 @@ impl EtcdRegistrar {
         let answer = self.ask(|client| Box::pin(client.range(request.clone()))).await?;
         let Some(kv) = answer.kvs.into_iter().next() else { return Ok(Found::Absent) };
         if self.lease.is_some_and(|lease| lease == kv.lease) {
-            return Ok(Found::Held);
+            return Ok(Found::Held(kv));
         }
         let parsed = etcd_value::parse(&kv.key, &kv.value).endpoints;
-        // A value without an address and without a lease is nobody's instance.
+        // Nonsense without a lease in the place of what we wrote is somebody's slip; elsewhere it may be meant.
         let ours = match parsed.as_slice() {
-            [] => kv.lease == 0,
+            [] => kv.lease == 0 && self.wrote,
             endpoints => endpoints.iter().all(|endpoint| endpoint.addr == self.addr),
         };
         Ok(if ours { Found::Astray(kv) } else { Found::Foreign(kv) })
+    }
+
+    /// Weight 0 before the end: callers take their leave at once, and see that what follows is meant. To those who watch,
+    /// a lease that was revoked and one that ran out look alike.
+    async fn say_farewell(&mut self, lease: i64) -> Result<(), EtcdError> {
+        let Found::Held(kv) = self.find().await? else { return Ok(()) };
+        let request = PutRequest { key: self.key.clone(), value: self.farewell.clone(), lease };
+        self.ask(|client| Box::pin(client.put_unchanged(request.clone(), kv.mod_revision))).await?;
+        Ok(())
     }
 
     fn taken(&self, other: &KeyValue) -> String {
@@ -131,12 +149,14 @@ impl Registrar for EtcdRegistrar {
             Found::Absent => 0,
             Found::Astray(kv) => kv.mod_revision,
             Found::Foreign(kv) => return Err(RegistrarError::Refused(self.taken(&kv))),
-            // Its value may be of an earlier try.
-            Found::Held => {
+            // Of an earlier try, whose answer was lost.
+            Found::Held(kv) if kv.value == self.value => {
                 let lease = self.hold().await?;
                 self.proven = Some(Instant::now());
                 return Ok(Lease { id: Some(lease), seen: true });
             }
+            // It was about to leave.
+            Found::Held(kv) => kv.mod_revision,
         };
         let lease = self.hold().await?;
         let request = PutRequest { key: self.key.clone(), value: self.value.clone(), lease };
@@ -148,7 +168,7 @@ impl Registrar for EtcdRegistrar {
                 String::from_utf8_lossy(&self.key)
             )));
         }
-        self.proven = Some(Instant::now());
+        (self.proven, self.wrote) = (Some(Instant::now()), true);
         Ok(Lease { id: Some(lease), seen: true })
     }
 
@@ -164,7 +184,7 @@ impl Registrar for EtcdRegistrar {
         }
         if self.proven.is_none_or(|at| at.elapsed() >= self.reassert) {
             match self.find().await? {
-                Found::Held => self.proven = Some(Instant::now()),
+                Found::Held(_) => self.proven = Some(Instant::now()),
                 Found::Absent => return Ok(Renewal::Lost("somebody removed the key".to_owned())),
                 Found::Astray(_) => {
                     return Ok(Renewal::Lost("somebody wrote the key without its lease".to_owned()));
@@ -177,6 +197,8 @@ impl Registrar for EtcdRegistrar {
 
     async fn withdraw(&mut self) -> Result<(), RegistrarError> {
         if let Some(lease) = self.lease {
+            // Whatever came of that, the lease decides.
+            let _ = self.say_farewell(lease).await;
             match self.ask(|client| Box::pin(client.lease_revoke(lease))).await {
                 Ok(()) | Err(EtcdError::LeaseLost(_)) => self.lease = None,
                 Err(error) => return Err(error.into()),
@@ -230,7 +252,7 @@ fn shown(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{InstanceId, ServiceName, Weight, Zone};
+    use crate::model::{InstanceId, ServiceName, Zone};
 
     #[test]
     fn what_is_written_is_what_discovery_reads() {

@@ -315,7 +315,73 @@ async fn an_app_that_does_not_end_is_killed_after_its_grace() {
     app.has("up").await;
     app.process.signal("TERM");
     assert_eq!(app.ended().await, Some(137));
-    assert!(app.process.output().contains("it did not end in time"), "{}", app.process.output());
+    assert!(
+        app.process.output().contains("the app is still there after its grace"),
+        "{}",
+        app.process.output()
+    );
+}
+
+/// While the app has its grace it is still told of other signals, and nothing waits longer than it does.
+#[tokio::test]
+async fn signals_reach_an_app_that_is_about_to_end_and_its_end_is_not_waited_out() {
+    let (registry, one) = (Registry::consul().await, Instance::start("one").await);
+    let Registry::Consul(agent) = &registry else { unreachable!() };
+    let more = format!(
+        "[shutdown]\ndelay = \"20s\"\n[register.mine]\nport = {}\nto = \"consul://127.0.0.1:{}\"\n\
+         address = \"127.0.0.1\"\n",
+        one.addr().port(),
+        agent.port()
+    );
+    let script = "trap 'echo HUP > hup; exit 6' HUP; trap 'echo TERM > term' TERM; echo up > up; \
+                  while true; do sleep 0.05; done";
+    let mut app = Wrapped::start(&format!("static://{}", one.addr()), &more, &[], script);
+    app.has("up").await;
+    let listed = async || agent.get("/v1/catalog/service/mine").await.as_array().unwrap().len();
+    eventually("it is registered", SOON, async || (listed().await == 1).then_some(())).await;
+    app.process.signal("TERM");
+    eventually("it has left", SOON, async || (listed().await == 0).then_some(())).await;
+    let left = Instant::now();
+    app.process.signal("HUP");
+    app.has("hup").await;
+    assert_eq!(app.ended().await, Some(6));
+    assert!(
+        left.elapsed() < Duration::from_secs(10),
+        "the app went within the delay of 20 s: {:?}",
+        left.elapsed()
+    );
+    assert_eq!(app.file("term"), None, "it was not asked any more");
+}
+
+/// `run` beside an app that somebody else stops: other sidecars that call it notice nothing.
+#[tokio::test]
+async fn an_app_and_its_sidecar_that_are_stopped_together_cost_others_no_request() {
+    let registry = Registry::consul().await;
+    let Registry::Consul(agent) = &registry else { unreachable!() };
+    let (other, mut app) = (Instance::start("other").await, Instance::start("app").await);
+    registry.register("web", "other", other.addr(), 1).await;
+    let mut own = Sidecar::launch(&format!(
+        "[shutdown]\ndelay = \"1s\"\n[register.web]\nport = {}\nto = \"consul://127.0.0.1:{}\"\nid = \"app\"\n\
+         address = \"127.0.0.1\"\n",
+        app.addr().port(),
+        agent.port()
+    ))
+    .await;
+    let caller = Sidecar::start(&format!("[service.web]\nfrom = \"{}\"\n", registry.source("web"))).await;
+    let load = Load::start(caller.service("web"), "/", 16, Duration::from_secs(60));
+    eventually("the app is called", SOON, async || (app.count("/").await > 100).then_some(())).await;
+    own.signal("TERM");
+    eventually("nobody calls it any more", SOON, async || {
+        own.log().contains("serving on until the app is gone").then_some(())
+    })
+    .await;
+    let calls = app.count("/").await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(app.count("/").await, calls, "others have learned of it");
+    app.kill();
+    own.stop_was_asked().await;
+    let report = load.stop().await;
+    assert_eq!(report.errors(), 0, "{report:?}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod dns_source;
 mod etcd_faults;
 mod etcd_source;
 mod failing_instances;
+mod feedback;
 mod file_source;
 mod harness;
 mod health;

@@ -185,7 +185,7 @@ impl World {
     pub async fn end(mut self) {
         self.tasks.stop(Duration::from_secs(1)).await;
         if let Some(running) = self.running.take() {
-            running.stop(App::<std::future::Ready<()>>::Gone).await;
+            running.stop(App::Gone).await;
         }
         if let Registry::Remote { .. } = self.registry {
             let mut dead = false;

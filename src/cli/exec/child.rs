@@ -63,19 +63,15 @@ impl Child {
     pub(super) fn process(&self) -> Process {
         Process(self.pid)
     }
-
-    pub(super) fn signal(&self, number: i32) {
-        if let Some(signal) = Signal::from_named_raw(number) {
-            self.process().tell(signal);
-        }
-    }
-
-    pub(super) fn kill(&self) {
-        self.process().kill();
-    }
 }
 
 impl Process {
+    pub(super) fn signal(self, number: i32) {
+        if let Some(signal) = Signal::from_named_raw(number) {
+            self.tell(signal);
+        }
+    }
+
     pub(super) fn kill(self) {
         self.tell(Signal::KILL);
     }

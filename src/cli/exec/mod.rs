@@ -5,14 +5,15 @@ mod variables;
 
 use super::setup::Setup;
 use super::{Outcome, Output};
-use crate::app::{self, App, Running};
+use crate::app::{self, App, Leaving, Running};
 use crate::config::Loaded;
 use crate::telemetry::Events;
 use child::{Child, Ended, Signals, Urge};
 use clap::Args;
 use std::ffi::OsString;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 /// Wrap the app: the sidecar is ready first and gone last, signals are passed on, the app's exit code is kept.
 #[derive(Debug, Args)]
@@ -63,7 +64,6 @@ impl Wrapped {
             Ok(variables) => variables,
             Err(error) => return (Outcome::Refused, Some(error)),
         };
-        let grace = loaded.settings.shutdown.grace;
         // Before anything else: a signal that comes early must not kill us.
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
@@ -76,32 +76,32 @@ impl Wrapped {
         let ready = tokio::select! {
             ready = self.ready(&running) => ready,
             number = signals.end() => {
-                running.stop(nobody()).await;
+                running.stop(App::Gone).await;
                 return (Outcome::Code(code(BY_SIGNAL + number)), None);
             }
         };
         if let Err(missing) = ready {
-            running.stop(nobody()).await;
+            running.stop(App::Gone).await;
             return failed(&missing);
         }
         let mut child = match Child::start(&self.command, &variables) {
             Ok(child) => child,
             Err((code, error)) => {
-                running.stop(nobody()).await;
+                running.stop(App::Gone).await;
                 return (Outcome::Code(code), Some(error));
             }
         };
         let urge = loop {
             match signals.next(&mut child).await {
                 Urge::Ended(ended) => {
-                    running.stop(nobody()).await;
+                    running.stop(App::Gone).await;
                     return (Outcome::Code(ended.code()), None);
                 }
-                Urge::Pass(number) => child.signal(number),
+                Urge::Pass(number) => child.process().signal(number),
                 Urge::End(number) => break number,
             }
         };
-        self.end(running, child, signals, urge, grace).await
+        self.end(running, child, signals, urge).await
     }
 
     /// Leaves the registries, and only then tells the app; a second signal ends both at once.
@@ -111,33 +111,44 @@ impl Wrapped {
         mut child: Child,
         mut signals: Signals,
         number: i32,
-        grace: Duration,
     ) -> (Outcome, Option<String>) {
-        let mut ended = None;
-        let process = child.process();
-        let tell = !signals.came_by_terminal(number);
-        let leave = async {
-            if tell {
-                child.signal(number);
-            }
-            ended = timeout(grace, child.ended()).await.ok();
-            if ended.is_none() {
-                tracing::warn!(grace = %humantime::format_duration(grace), "the app is killed: it did not end in time");
-                child.kill();
-                ended = Some(child.ended().await);
+        let (process, tell) = (child.process(), !signals.came_by_terminal(number));
+        let (end, ended) = watch::channel(None::<Ended>);
+        let mut gone = ended.clone();
+        let leaving = Leaving {
+            ask: Box::new(move || {
+                if tell {
+                    process.signal(number);
+                }
+            }),
+            gone: Box::pin(async move {
+                // The other end is held until the stop is over.
+                let _ = gone.wait_for(Option::is_some).await;
+            }),
+            end: Some(Box::new(move || process.kill())),
+        };
+        let signals = async {
+            loop {
+                match signals.next(&mut child).await {
+                    Urge::Ended(how) => {
+                        end.send_replace(Some(how));
+                        break signals.end().await;
+                    }
+                    Urge::Pass(number) => process.signal(number),
+                    Urge::End(number) => break number,
+                }
             }
         };
-        let stopped = tokio::select! {
-            // The app's own grace is within.
-            () = running.stop(App::There(leave)) => true,
-            _ = signals.end() => false,
-        };
-        if !stopped {
-            process.kill();
-            let text = "stopped at once by a second signal";
-            return (Outcome::Code(code(BY_SIGNAL + Ended::KILL)), Some(text.to_owned()));
+        tokio::select! {
+            () = running.stop(App::There(leaving)) => {}
+            _ = signals => {
+                process.kill();
+                let text = "stopped at once by a second signal";
+                return (Outcome::Code(code(BY_SIGNAL + Ended::KILL)), Some(text.to_owned()));
+            }
         }
-        (Outcome::Code(ended.map_or(1, Ended::code)), None)
+        let how = *ended.borrow();
+        (Outcome::Code(how.map_or(code(BY_SIGNAL + Ended::KILL), Ended::code)), None)
     }
 
     /// Waits until every service has a usable instance, and says which are waited for.
@@ -172,11 +183,6 @@ impl Wrapped {
             sleep(LOOK).await;
         }
     }
-}
-
-/// Nobody is left to wait for.
-fn nobody() -> App<std::future::Ready<()>> {
-    App::Gone
 }
 
 fn code(number: i32) -> u8 {

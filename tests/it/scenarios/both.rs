@@ -67,15 +67,18 @@ impl Servers {
         timeout(Duration::from_secs(1), done).await.unwrap_or(false)
     }
 
-    /// Kills a server or stops it, and sets that right again `after` a while.
-    async fn hurt(&mut self, server: usize, kill: bool, after: Duration) {
+    /// Kills a server or stops it.
+    fn hurt(&mut self, server: usize, kill: bool) {
         match self {
             Self::Consul(cluster) if kill => cluster.servers[server].kill(),
             Self::Consul(cluster) => cluster.servers[server].stop(),
             Self::Etcd(cluster) if kill => cluster.kill(server),
             Self::Etcd(cluster) => cluster.stop(server),
         }
-        sleep(after).await;
+    }
+
+    /// Sets it right again.
+    fn heal(&mut self, server: usize, kill: bool) {
         match self {
             Self::Consul(cluster) if kill => cluster.servers[server].launch(),
             Self::Consul(cluster) => cluster.servers[server].cont(),
@@ -85,8 +88,20 @@ impl Servers {
     }
 }
 
-/// A minute instead of half an hour, and a server hurt every 15 s. Three instances stay, a fourth comes and goes five times a
-/// second; while the registry is well, it gets nothing from 2 s after it has left.
+/// An instance comes and goes five times a second for 5 s, as far as the registry lets it.
+async fn churn(servers: &Servers, instance: &Instance) {
+    let begun = Instant::now();
+    for turn in 0.. {
+        if begun.elapsed() >= Duration::from_secs(5) {
+            return;
+        }
+        servers.set(instance, turn % 2 == 0).await;
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// A minute or two instead of half an hour, and a server hurt each quarter of it. Three instances stay, a fourth comes and
+/// goes five times a second all the while; while the registry is well, it gets nothing from 2 s after it has left.
 async fn everything_at_once(mut servers: Servers, registry: &str) {
     let (instances, fourth) = (three().await, Instance::start("web-4").await);
     for instance in &instances {
@@ -101,10 +116,7 @@ async fn everything_at_once(mut servers: Servers, registry: &str) {
     let mut memory = Vec::new();
     let mut checked = 0;
     for (round, kill) in [true, false, true, false].into_iter().enumerate() {
-        for turn in 0..25 {
-            servers.set(&fourth, turn % 2 == 0).await;
-            sleep(Duration::from_millis(200)).await;
-        }
+        churn(&servers, &fourth).await;
         // The registry is well: from 2 s after it has left, nothing goes to it.
         if servers.set(&fourth, false).await {
             let left = Instant::now();
@@ -117,7 +129,9 @@ async fn everything_at_once(mut servers: Servers, registry: &str) {
             }
         }
         memory.push(sidecar.rss_kib());
-        servers.hurt(round % 3, kill, Duration::from_secs(4)).await;
+        servers.hurt(round % 3, kill);
+        churn(&servers, &fourth).await;
+        servers.heal(round % 3, kill);
         // An election may take 15 s (Consul), 3 s (etcd).
         eventually("the registry is well", Duration::from_secs(60), async || {
             let well = servers.set(&fourth, true).await && source(&sidecar, "web").await["state"] == "live";
