@@ -116,7 +116,9 @@ fn endpoint<'a>(desk: &Desk, seen: &'a Seen<'_>, member: &'a Member) -> Endpoint
     let source = seen.sources.get(member.source);
     let (provenance, age) = match (member.origin, member.presence) {
         (Origin::Snapshot(as_of), _) => ("snapshot", SystemTime::now().duration_since(as_of).ok()),
-        (Origin::Live, Presence::Suspect(_)) => ("held", source.and_then(|source| source.age)),
+        (Origin::Live, Presence::Suspect(_)) => {
+            ("held", member.held_since.map(|since| Instant::now().saturating_duration_since(since)))
+        }
         (Origin::Live, _) => ("live", source.and_then(|source| source.age)),
     };
     Endpoint {

@@ -100,7 +100,7 @@ async fn until_ready(addr: &str, limit: Duration, output: &mut Output) -> Outcom
     let begun = Instant::now();
     let mut told = String::new();
     loop {
-        let why = match timeout(PATIENCE, ask(addr)).await {
+        let why = match timeout(PATIENCE.min(limit.saturating_sub(begun.elapsed())), ask(addr)).await {
             Ok(Ok((StatusCode::OK, _))) => return Outcome::Fine,
             Ok(Ok((_, text))) => text.trim().to_owned(),
             Ok(Err(error)) => format!("no sidecar answers at {addr}: {error}"),

@@ -29,6 +29,8 @@ pub(super) struct Book {
     last: EndpointSet,
     /// The source has answered.
     heard: bool,
+    /// When it was last asked again about suspects.
+    rechecked: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +62,7 @@ impl Entry {
 
 impl Book {
     pub(super) fn new(feed: Feed) -> Self {
-        Self { feed, entries: BTreeMap::new(), last: EndpointSet::default(), heard: false }
+        Self { feed, entries: BTreeMap::new(), last: EndpointSet::default(), heard: false, rechecked: None }
     }
 
     pub(super) fn was_heard(&self) -> bool {
@@ -199,10 +201,26 @@ impl Book {
         }
     }
 
+    /// Asks the source again about suspects, unless it fails (its back-off decides then) or has yet to answer the last such
+    /// question: a slow one must not be cut short by the next.
+    pub(super) fn recheck(&mut self, now: Instant) {
+        if self.has_suspects() && self.has_answered(now) {
+            self.rechecked = Some(now);
+            self.feed.nudge();
+        }
+    }
+
+    /// The source works, and its last answer is none that came before the last question about suspects.
+    fn has_answered(&self, now: Instant) -> bool {
+        let source = self.feed.status.view(now);
+        let since = self.rechecked.map(|at| now.saturating_duration_since(at));
+        source.link == Link::Live && since.is_none_or(|since| source.age.is_some_and(|age| age <= since))
+    }
+
     /// Obeys what could not be believed, once its grace has run out and the source still answers so; `true` if anything
-    /// changed. While the source fails nobody knows whether it would.
+    /// changed. While it fails or keeps silent nobody knows whether it would.
     pub(super) fn expire(&mut self, graces: &Graces, now: Instant, changes: &mut Changes) -> bool {
-        if self.feed.status.view(now).link != Link::Live {
+        if self.rechecked.is_none() || !self.has_answered(now) {
             return false;
         }
         let late = |entry: &Entry| entry.suspicion.is_some_and(|s| vanish::expired(&s, graces, now));

@@ -146,7 +146,7 @@ impl Keeper {
     fn remember(&mut self, now: Instant) {
         let mut any = false;
         for (source, book) in self.books.iter_mut().enumerate() {
-            if let Some(kept) = self.memory.take(source) {
+            if let Some(kept) = self.memory.take(source).filter(|kept| !kept.set.is_empty()) {
                 let age = std::time::SystemTime::now().duration_since(kept.as_of).unwrap_or_default();
                 let (count, url) = (kept.set.len(), &kept.url);
                 let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
@@ -176,9 +176,7 @@ impl Keeper {
         } else if drained {
             self.publish(false);
         }
-        for book in self.books.iter().filter(|book| book.has_suspects()) {
-            book.feed.nudge();
-        }
+        self.books.iter_mut().for_each(|book| book.recheck(now));
     }
 
     /// Makes the targets what the books say, tells what changed, and publishes it.

@@ -96,6 +96,7 @@ impl Roster {
         now: Instant,
         changes: &mut Changes,
     ) {
+        let held_since = entry.suspicion.map(|suspicion| suspicion.since);
         let vouched = books.get(source).is_some_and(|book| book.feed.status.vouches());
         let presence = entry.suspicion.map_or(Presence::Listed, |s| Presence::Suspect(s.why));
         if let Some(known) = self.known.get_mut(&addr)
@@ -114,7 +115,7 @@ impl Roster {
             }
             let member = &mut known.member;
             (member.presence, member.source, member.origin) = (presence, source, entry.origin);
-            member.vouched = vouched;
+            (member.held_since, member.vouched) = (held_since, vouched);
             if books.len() > 1 {
                 known.names = names(books, &addr);
             }
@@ -129,8 +130,13 @@ impl Roster {
         target.history.health.set(Flag::Registry, entry.objection().is_some());
         let detail = format!("instance {}, weight {}", entry.endpoint.instance, entry.endpoint.weight.get());
         changes.note(Kind::EndpointAdded, addr, detail);
-        let member =
-            Member { source, origin: entry.origin, vouched, ..Member::new(Arc::new(target), presence) };
+        let member = Member {
+            source,
+            origin: entry.origin,
+            held_since,
+            vouched,
+            ..Member::new(Arc::new(target), presence)
+        };
         let (out, names) = (entry.objection().cloned(), names(books, &addr));
         self.known.insert(addr, Known { member, out, names, disputed: false });
     }

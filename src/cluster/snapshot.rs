@@ -4,6 +4,7 @@ use super::book::Origin;
 use crate::balance::{Algorithm, Picker};
 use crate::model::Target;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Everything a request needs to know of a cluster, as of one moment.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Member {
     /// Number of the source that describes it.
     pub source: usize,
     pub origin: Origin,
+    /// Since when it is kept although its source lost it.
+    pub held_since: Option<Instant>,
     /// Its source is a registry, which says that it is well.
     pub vouched: bool,
     /// A source before its own has usable targets, so it waits.
@@ -62,7 +65,15 @@ impl Snapshot {
 impl Member {
     /// One of the first source, on its own word.
     pub fn new(target: Arc<Target>, presence: Presence) -> Self {
-        Self { target, presence, source: 0, origin: Origin::Live, vouched: false, standby: false }
+        Self {
+            target,
+            presence,
+            source: 0,
+            origin: Origin::Live,
+            held_since: None,
+            vouched: false,
+            standby: false,
+        }
     }
 }
 

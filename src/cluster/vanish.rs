@@ -30,7 +30,7 @@ pub(super) enum Evidence {
 /// An endpoint that is kept although its source no longer says that it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suspicion {
-    since: Instant,
+    pub since: Instant,
     loss: Loss,
     /// For people.
     pub why: &'static str,
@@ -87,6 +87,9 @@ pub(super) enum Verdict {
     Suspect(Suspicion),
 }
 
+/// A second doubtful answer that comes sooner is the first one over again.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
 /// Decides on an endpoint that an answer does not list.
 ///
 /// A trusted answer speaks with authority about what changed since the answer before it, and about nothing earlier:
@@ -97,7 +100,9 @@ pub(super) fn missing(missing: &Missing, graces: &Graces, now: Instant) -> Verdi
     let (why, unmeant) = match missing.trust {
         Trust::Trusted if missing.was_listed => return Verdict::Drop,
         // What was remembered helps over the time without an answer, and that is over.
-        Trust::Trusted if missing.from_disk && !missing.empty => return Verdict::Drop,
+        Trust::Trusted if missing.from_disk && !missing.empty && missing.suspicion.is_none() => {
+            return Verdict::Drop;
+        }
         Trust::Trusted => ("not in the list", false),
         Trust::Unmeant(why) => (why, missing.was_listed),
         Trust::Doubtful(why) => (why, false),
@@ -113,7 +118,18 @@ pub(super) fn missing(missing: &Missing, graces: &Graces, now: Instant) -> Verdi
         }
         None if mass && missing.evidence == Evidence::Fails => Verdict::Drop,
         None => suspect(if mass { Loss::Most } else { Loss::Few }, why),
-        Some(Suspicion { loss: Loss::Few, .. }) => Verdict::Drop,
+        Some(few @ Suspicion { loss: Loss::Few, since, .. }) => {
+            let agrees =
+                missing.trust == Trust::Trusted || now.saturating_duration_since(since) >= SECOND_LOOK;
+            match missing.trust {
+                // Now most are gone: that is another loss than the one that was to be confirmed.
+                Trust::Doubtful(_) if mass && missing.evidence != Evidence::Fails => {
+                    Verdict::Suspect(Suspicion { loss: Loss::Most, ..few })
+                }
+                _ if agrees => Verdict::Drop,
+                _ => Verdict::Suspect(few),
+            }
+        }
         Some(suspicion) if missing.evidence == Evidence::Fails || expired(&suspicion, graces, now) => {
             Verdict::Drop
         }
@@ -234,6 +250,12 @@ mod tests {
             row("unmeant before, fails now", SURE, false, (5, 9), Fails).suspect(Unmeant, 5),
             row("doubtful: the first answer is not enough", DOUBT, true, (1, 9), Fails).held(5, Few),
             row("doubtful: a second answer agrees", DOUBT, false, (1, 9), Works).suspect(Few, 6),
+            row("doubtful: that is the same answer still", DOUBT, false, (1, 9), Works)
+                .suspect(Few, 0)
+                .held(0, Few),
+            row("a few, and then most: that is another loss", DOUBT, false, (9, 9), Works)
+                .suspect(Few, 6)
+                .held(0, Most),
             row("doubtful, most, and they work: held", DOUBT, true, (5, 9), Works).held(5, Most),
             row("doubtful, most, nothing is known: held", DOUBT, true, (5, 9), Unknown).held(5, Most),
             row("doubtful, most, and they fail", DOUBT, true, (5, 9), Fails),
@@ -265,7 +287,7 @@ mod tests {
     #[test]
     fn what_was_remembered_gives_way_to_a_list_but_not_to_an_empty_one() {
         let now = Instant::now();
-        let remembered = |trust, empty| {
+        let remembered = |trust, empty, suspicion| {
             let share = Share { gone: 3, known: 3 };
             let case = Missing {
                 trust,
@@ -274,13 +296,18 @@ mod tests {
                 empty,
                 share,
                 evidence: Unknown,
-                suspicion: None,
+                suspicion,
             };
             missing(&case, &Graces::default(), now)
         };
-        assert_eq!(remembered(SURE, false), Drop);
-        assert!(matches!(remembered(SURE, true), Verdict::Suspect(_)));
-        assert!(matches!(remembered(DOUBT, false), Verdict::Suspect(_)));
+        assert_eq!(remembered(SURE, false, None), Drop);
+        assert!(matches!(remembered(SURE, true, None), Verdict::Suspect(_)));
+        assert!(matches!(remembered(DOUBT, false, None), Verdict::Suspect(_)));
+        let doubted = Some(Suspicion { since: now, loss: Most, why: WHY });
+        assert!(
+            matches!(remembered(SURE, false, doubted), Verdict::Suspect(_)),
+            "the first to register again after a loss of memory does not stand for all"
+        );
     }
 
     #[test]

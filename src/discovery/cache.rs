@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// What a file begins with; the number is raised when its shape changes.
-const MAGIC: &str = "outrigger-snapshot 1";
+const MAGIC: &str = "outrigger-snapshot 1 ";
 
 /// A file larger than this is none of ours: 100,000 endpoints with much metadata come to less.
 const LARGEST: u64 = 256 << 20;
@@ -191,7 +191,7 @@ fn encode(service: &ServiceName, lists: &[Kept]) -> Vec<u8> {
     let shape = Shape { service: Cow::Borrowed(service.as_str()), sources: sources.collect() };
     // Nothing in it can fail: the keys of its maps are texts.
     let body = serde_json::to_vec(&shape).unwrap_or_default();
-    let mut bytes = format!("{MAGIC} {} {:08x}\n", body.len(), crc32fast::hash(&body)).into_bytes();
+    let mut bytes = format!("{MAGIC}{} {:08x}\n", body.len(), crc32fast::hash(&body)).into_bytes();
     bytes.extend(body);
     bytes
 }
@@ -223,7 +223,7 @@ fn decode(service: &ServiceName, bytes: &[u8]) -> Result<Vec<Kept>, String> {
     let (head, rest) = bytes.split_at(end);
     let head =
         std::str::from_utf8(head).ok().and_then(|head| head.strip_prefix(MAGIC)).ok_or_else(foreign)?;
-    let (length, sum) = head.trim_start().split_once(' ').ok_or_else(foreign)?;
+    let (length, sum) = head.split_once(' ').ok_or_else(foreign)?;
     let length: usize = length.parse().map_err(|_| foreign())?;
     let body = rest.get(1..).unwrap_or_default();
     if body.len() != length {

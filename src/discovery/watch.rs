@@ -287,7 +287,8 @@ impl<S: Discover> Loop<S> {
         }
         // A doubtful answer matters even when it repeats the last one, and so does one that was asked for: it is the
         // second opinion.
-        if !same || answer.trust != Trust::Trusted || std::mem::take(&mut self.awaited) {
+        let awaited = std::mem::take(&mut self.awaited);
+        if !same || answer.trust != Trust::Trusted || awaited {
             self.publish.send_replace(Some(Arc::new(answer)));
         }
     }

@@ -17,22 +17,30 @@ mod sources;
 const DOUBT: Trust = Trust::Doubtful("first answer after an error");
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Says what it is told to say, and counts how often it was asked afresh.
+/// Says what it is told to say, and that again when it is asked afresh, which it counts.
 struct Script {
     lines: mpsc::UnboundedReceiver<Result<Answer, DiscoverError>>,
     rewinds: Arc<AtomicUsize>,
+    /// Asked afresh, it waits for its next line.
+    silent: Arc<AtomicBool>,
+    last: Option<Answer>,
+    asked: bool,
 }
 
 impl Discover for Script {
     async fn next(&mut self) -> Result<Answer, DiscoverError> {
-        match self.lines.recv().await {
-            Some(line) => line,
-            None => std::future::pending().await,
+        let asked = std::mem::take(&mut self.asked) && !self.silent.load(Ordering::Relaxed);
+        if let Some(last) = self.last.clone().filter(|_| asked && self.lines.is_empty()) {
+            return Ok(last);
         }
+        let Some(line) = self.lines.recv().await else { return std::future::pending().await };
+        self.last = line.as_ref().ok().cloned().or(self.last.take());
+        line
     }
 
     fn rewind(&mut self) {
         self.rewinds.fetch_add(1, Ordering::Relaxed);
+        self.asked = true;
     }
 }
 
@@ -45,6 +53,8 @@ struct Stage {
     tasks: Tasks,
     prompts: Vec<Prompt>,
     rewinds: Arc<AtomicUsize>,
+    /// The sources do not answer when they are asked afresh.
+    silent: Arc<AtomicBool>,
 }
 
 /// A stage whose keeper was not started.
@@ -60,7 +70,7 @@ fn rehearse_with(
     memory: impl Fn(&Tasks, &[Arc<crate::discovery::Status>]) -> Memory,
 ) -> (Stage, Keeper) {
     let tasks = Tasks::new(Events::default());
-    let rewinds = Arc::new(AtomicUsize::new(0));
+    let (rewinds, silent) = (Arc::new(AtomicUsize::new(0)), Arc::<AtomicBool>::default());
     let settings = ClusterSettings {
         name: ServiceName::new("web").unwrap(),
         algorithm: Algorithm::RoundRobin,
@@ -75,7 +85,8 @@ fn rehearse_with(
     let (mut feeds, mut prompts) = (Vec::new(), Vec::new());
     for source in 0..sources {
         let (prompt, lines) = mpsc::unbounded_channel();
-        let script = Script { lines, rewinds: Arc::clone(&rewinds) };
+        let (rewinds, silent) = (Arc::clone(&rewinds), Arc::clone(&silent));
+        let script = Script { lines, rewinds, silent, last: None, asked: false };
         let (name, rng) = (settings.name.clone(), SmallRng::seed_from_u64(1));
         let url = format!("etcd-script:{source}");
         feeds.push(crate::discovery::watch(&tasks, name, url, script, WatchSettings::default(), rng));
@@ -86,7 +97,7 @@ fn rehearse_with(
     let cluster = Cluster::new(settings, statuses, 2, Instant::now());
     let events = tasks.events().clone();
     let (keeper, upkeep) = Keeper::new(Arc::clone(&cluster), feeds, Graces::default(), memory, events, 1);
-    (Stage { cluster, upkeep, tasks, prompts, rewinds }, keeper)
+    (Stage { cluster, upkeep, tasks, prompts, rewinds, silent }, keeper)
 }
 
 fn stage_with(checked: bool) -> Stage {
@@ -494,6 +505,7 @@ fn refuse(stage: &Stage, count: usize) {
 #[tokio::test(start_paused = true)]
 async fn five_refused_connections_in_a_row_ask_the_source_again() {
     let stage = stage();
+    stage.silent.store(true, Ordering::Relaxed);
     stage.say(answer(Trust::Trusted, &[1])).await;
     let asked = || stage.rewinds.load(Ordering::Relaxed);
     refuse(&stage, 4);

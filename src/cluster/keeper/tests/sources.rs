@@ -203,6 +203,23 @@ async fn a_suspect_is_not_given_up_while_its_source_fails() {
     assert_eq!(stage.pickable(), [0; 0], "it answers, and it still says so");
 }
 
+/// Silence is neither an error nor an answer: nothing is obeyed, and the question is not put again and again.
+#[tokio::test(start_paused = true)]
+async fn a_suspect_is_not_given_up_while_its_source_keeps_silent() {
+    let stage = stage();
+    stage.say(sure(&[1, 2])).await;
+    stage.silent.store(true, Ordering::Relaxed);
+    stage.say(answer(DOUBT, &[])).await;
+    pass(SECOND * 100).await;
+    assert_eq!(stage.cluster.sources[0].view(Instant::now()).link, Link::Live, "no error has shown yet");
+    assert_eq!(stage.pickable(), [1, 2]);
+    assert_eq!(stage.rewinds.load(Ordering::Relaxed), 1, "a slow answer is waited for");
+    stage.silent.store(false, Ordering::Relaxed);
+    stage.say(answer(DOUBT, &[])).await;
+    pass(SECOND * 4).await;
+    assert_eq!(stage.pickable(), [0; 0], "it answers, and it still says so");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_the_registry_praises_and_nobody_reaches_is_disputed_once() {
     let stage = stage();
