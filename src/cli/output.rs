@@ -46,6 +46,12 @@ impl Output {
         io::stdout().is_terminal()
     }
 
+    /// How many characters fit on a line of that screen.
+    pub fn width(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    }
+
     /// A line about what went wrong.
     pub fn error(&mut self, text: impl Display) {
         // There is nobody else to tell.

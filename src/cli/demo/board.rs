@@ -85,8 +85,10 @@ impl Board {
             // Up to the first line, and clear from there.
             output.text(format_args!("\x1b[{}A\x1b[J", self.drawn));
         }
+        // A line that is too long would take two, and the next drawing would begin too low.
+        let width = output.width().unwrap_or(usize::MAX);
         for line in &lines {
-            output.line(line);
+            output.line(line.chars().take(width).collect::<String>());
         }
         self.drawn = lines.len();
     }

@@ -78,20 +78,38 @@ impl Demo {
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
         let events = Events::default();
         let (_, mut happening) = events.follow();
-        let mut world = World::begin(PORT, ADMIN_PORT, self.rate, registry, events).await?;
+        let mut world = World::begin(PORT, ADMIN_PORT, registry, events).await?;
+        let appeared = tokio::select! {
+            appeared = world.appear() => appeared,
+            _ = interrupt.recv() => Err("interrupted before the instances had appeared".to_owned()),
+            _ = terminate.recv() => Err("terminated before the instances had appeared".to_owned()),
+            _ = hangup.recv() => Err("hung up before the instances had appeared".to_owned()),
+        };
+        if let Err(error) = appeared {
+            world.end().await;
+            return Err(error);
+        }
+        world.call(self.rate);
         introduce(&world, output);
         let mut board = Board::new(output.is_terminal());
         let mut script = Script::new(Instant::now());
         let end = self.length.map(|length| Instant::now() + length);
         let mut tick = tokio::time::interval(TICK);
-        loop {
+        let mut failed = None;
+        'play: loop {
             tokio::select! {
                 now = tick.tick() => {
                     while let Ok(event) = happening.try_recv() {
                         board.tell(&world, &event);
                     }
                     while let Some(act) = script.due(now) {
-                        board.say(world.perform(act).await?);
+                        match world.perform(act).await {
+                            Ok(said) => board.say(said),
+                            Err(error) => {
+                                failed = Some(error);
+                                break 'play;
+                            }
+                        }
                     }
                     board.show(&world, now, output);
                     if output.is_closed() || end.is_some_and(|end| now >= end) {
@@ -104,7 +122,11 @@ impl Demo {
             }
         }
         let calls = world.calls();
+        // Whatever happened, nothing is left in somebody's registry.
         world.end().await;
+        if let Some(error) = failed {
+            return Err(error);
+        }
         output.line(format_args!(
             "\n{} calls, {} failed. Everything the demo started is gone; nothing is left behind.",
             calls.made, calls.failed

@@ -51,7 +51,6 @@ impl World {
     pub async fn begin(
         port: u16,
         admin_port: u16,
-        rate: u32,
         registry: Registry,
         events: Events,
     ) -> Result<Self, String> {
@@ -60,11 +59,17 @@ impl World {
             .collect::<Result<Vec<_>, _>>()?;
         registry.list(instances.iter())?;
         let Sidecar { running, port, admin, moved } =
-            Sidecar::start(port, admin_port, &registry.source(), &events)?;
+            match Sidecar::start(port, admin_port, &registry.source(), &events) {
+                Ok(sidecar) => sidecar,
+                Err(error) => {
+                    leave(instances).await;
+                    return Err(error);
+                }
+            };
         let cluster = running.clusters.first().cloned().ok_or("no service was started")?;
         let tasks = Tasks::new(events.clone());
         let calls = Arc::default();
-        let mut world = Self {
+        Ok(Self {
             port,
             admin,
             registry,
@@ -76,17 +81,16 @@ impl World {
             tasks,
             calls,
             events,
-        };
-        if let Err(error) = world.appear().await {
-            world.end().await;
-            return Err(error);
-        }
-        world.calls = caller::call(&world.tasks, (Ipv4Addr::LOCALHOST, port).into(), rate);
-        Ok(world)
+        })
+    }
+
+    /// Has the application call the sidecar so often a second.
+    pub fn call(&mut self, rate: u32) {
+        self.calls = caller::call(&self.tasks, (Ipv4Addr::LOCALHOST, self.port).into(), rate);
     }
 
     /// Waits until the sidecar knows all instances.
-    async fn appear(&self) -> Result<(), String> {
+    pub async fn appear(&self) -> Result<(), String> {
         let begun = Instant::now();
         while self.cluster.usable() < INSTANCES {
             if begun.elapsed() >= APPEAR {
@@ -195,16 +199,17 @@ impl World {
             if dead {
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
-            let leaving: Vec<_> = self
-                .instances
-                .drain(..)
-                .chain(self.sixth.take())
-                .map(|instance| tokio::task::spawn_blocking(move || instance.leave()))
-                .collect();
-            for leave in leaving {
-                // Whatever came of it, it is over.
-                let _ = leave.await;
-            }
+            leave(self.instances.drain(..).chain(self.sixth.take())).await;
         }
+    }
+}
+
+/// All at once, out of the registry first.
+async fn leave(instances: impl IntoIterator<Item = Instance>) {
+    let leaving: Vec<_> =
+        instances.into_iter().map(|instance| tokio::task::spawn_blocking(move || instance.leave())).collect();
+    for leave in leaving {
+        // Whatever came of it, it is over.
+        let _ = leave.await;
     }
 }

@@ -1,6 +1,8 @@
 //! The app as a child process, and the signals that come for it.
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getrlimit, kill_process, setrlimit, waitpid,
+};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -42,11 +44,13 @@ impl Child {
     pub(super) fn start(
         command: &[OsString],
         variables: &BTreeMap<String, String>,
+        files: OpenFiles,
     ) -> Result<Self, (u8, String)> {
         let Some((program, arguments)) = command.split_first() else {
             return Err((127, "no app was named".to_owned()));
         };
-        let started = tokio::process::Command::new(program).args(arguments).envs(variables).spawn();
+        let started =
+            files.during(|| tokio::process::Command::new(program).args(arguments).envs(variables).spawn());
         let child = started.map_err(|error| {
             let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
             (code, format!("the app cannot be started: {}: {error}", program.display()))
@@ -62,6 +66,26 @@ impl Child {
 
     pub(super) fn process(&self) -> Process {
         Process(self.pid)
+    }
+}
+
+/// The limit of open files that we were started with; ours is raised, the app's is not.
+#[derive(Clone, Debug)]
+pub(super) struct OpenFiles(Rlimit);
+
+impl OpenFiles {
+    pub(super) fn now() -> Self {
+        Self(getrlimit(Resource::Nofile))
+    }
+
+    /// Does something under that limit.
+    fn during<T>(self, act: impl FnOnce() -> T) -> T {
+        let raised = getrlimit(Resource::Nofile);
+        // What is open stays open; a system that refuses leaves the app with ours.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: self.0.current, ..raised.clone() });
+        let done = act();
+        let _ = setrlimit(Resource::Nofile, raised);
+        done
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Outcome, Output};
 use crate::app::{self, App, Leaving, Running};
 use crate::config::Loaded;
 use crate::telemetry::Events;
-use child::{Child, Ended, Signals, Urge};
+use child::{Child, Ended, OpenFiles, Signals, Urge};
 use clap::Args;
 use std::ffi::OsString;
 use std::time::Duration;
@@ -69,6 +69,7 @@ impl Wrapped {
             Ok(signals) => signals,
             Err(error) => return failed(&error),
         };
+        let files = OpenFiles::now();
         let running = match app::start(loaded.settings, Events::default()) {
             Ok(running) => running,
             Err(error) => return failed(&error),
@@ -76,25 +77,25 @@ impl Wrapped {
         let ready = tokio::select! {
             ready = self.ready(&running) => ready,
             number = signals.end() => {
-                running.stop(App::Gone).await;
+                stop(running, &mut signals).await;
                 return (Outcome::Code(code(BY_SIGNAL + number)), None);
             }
         };
         if let Err(missing) = ready {
-            running.stop(App::Gone).await;
+            stop(running, &mut signals).await;
             return failed(&missing);
         }
-        let mut child = match Child::start(&self.command, &variables) {
+        let mut child = match Child::start(&self.command, &variables, files) {
             Ok(child) => child,
             Err((code, error)) => {
-                running.stop(App::Gone).await;
+                stop(running, &mut signals).await;
                 return (Outcome::Code(code), Some(error));
             }
         };
         let urge = loop {
             match signals.next(&mut child).await {
                 Urge::Ended(ended) => {
-                    running.stop(App::Gone).await;
+                    stop(running, &mut signals).await;
                     return (Outcome::Code(ended.code()), None);
                 }
                 Urge::Pass(number) => child.process().signal(number),
@@ -142,9 +143,11 @@ impl Wrapped {
         tokio::select! {
             () = running.stop(App::There(leaving)) => {}
             _ = signals => {
-                process.kill();
-                let text = "stopped at once by a second signal";
-                return (Outcome::Code(code(BY_SIGNAL + Ended::KILL)), Some(text.to_owned()));
+                tracing::warn!("stopped at once by a second signal");
+                // Of an app that has ended there is only its code left.
+                if ended.borrow().is_none() {
+                    process.kill();
+                }
             }
         }
         let how = *ended.borrow();
@@ -182,6 +185,14 @@ impl Wrapped {
             }
             sleep(LOOK).await;
         }
+    }
+}
+
+/// Stops without an app to wait for; a signal ends that at once.
+async fn stop(running: Running, signals: &mut Signals) {
+    tokio::select! {
+        () = running.stop(App::Gone) => {}
+        _ = signals.end() => tracing::warn!("stopped at once by a second signal"),
     }
 }
 
