@@ -82,7 +82,7 @@ impl OpenFiles {
     fn during<T>(self, act: impl FnOnce() -> T) -> T {
         let raised = getrlimit(Resource::Nofile);
         // What is open stays open; a system that refuses leaves the app with ours.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: self.0.current, ..raised.clone() });
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: self.0.current, ..raised });
         let done = act();
         let _ = setrlimit(Resource::Nofile, raised);
         done
