@@ -237,9 +237,9 @@ impl Keeper {
             let why = if left < source {
                 format!("{} has nothing usable", url(left))
             } else {
-                format!("{} is usable again", url(source))
+                "it is usable again".to_owned()
             };
-            let detail = format!("{}: {why}", url(source));
+            let detail = format!("{} serves: {why}", url(source));
             self.events.emit(Kind::SourceSelected, self.cluster.name().as_str(), None, detail);
         }
     }

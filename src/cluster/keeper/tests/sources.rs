@@ -103,8 +103,8 @@ async fn in_failover_the_next_source_serves_while_the_first_has_nothing_usable()
     let events = stage.tasks.events().recent();
     let details: Vec<_> =
         events.iter().filter(|e| e.kind == Kind::SourceSelected).map(|e| &*e.detail).collect();
-    let left = "etcd-script:1: etcd-script:0 has nothing usable";
-    assert_eq!(details, [left, "etcd-script:0: etcd-script:0 is usable again", left]);
+    let left = "etcd-script:1 serves: etcd-script:0 has nothing usable";
+    assert_eq!(details, [left, "etcd-script:0 serves: it is usable again", left]);
 }
 
 #[tokio::test(start_paused = true)]
