@@ -177,8 +177,11 @@ impl Roster {
     }
 }
 
-/// The source whose word on an address is the best; the first of equals.
+/// The source whose word on an address is the best; the first of equals. Where there is one source only, its own.
 fn chosen(books: &[Book], addr: &SocketAddr) -> Option<usize> {
+    if let [_] = books {
+        return Some(0);
+    }
     let ranked = books.iter().enumerate().filter_map(|(source, book)| Some((book.get(addr)?.rank(), source)));
     ranked.min().map(|(_, source)| source)
 }
