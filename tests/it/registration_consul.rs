@@ -2,8 +2,8 @@
 
 use crate::support::consul::{ConsulAgent, service};
 use crate::support::registering::{
-    BEAT, EXIT, SOON, TTL, between, catalogue_has, config, ends, entries, error, has_lost, reaches, tells,
-    told, with_consul,
+    BEAT, EXIT, SOON, TTL, between, catalogue_has, config, ends, entries, error, hangs_up, has_lost, reaches,
+    tells, told, with_consul,
 };
 use crate::support::registry::{events, write};
 use crate::support::{Instance, Sidecar, eventually};
@@ -354,6 +354,16 @@ async fn s29_a_registration_that_the_servers_have_not_heard_of_is_not_called_ann
     scenario.converged("visible, from the second server on", since.elapsed(), Duration::from_secs(30));
     catalogue_has(&agent, Some(true), SOON).await;
     scenario.end().await;
+}
+
+/// A real agent that is dead counts no calls.
+#[tokio::test]
+async fn an_agent_that_hangs_up_on_everybody_is_called_less_than_once_a_second() {
+    let mut agent = ConsulAgent::dev().await;
+    let (_app, _sidecar) = announced(&agent, "").await;
+    agent.kill();
+    let calls = hangs_up(agent.port(), Duration::from_secs(30)).await;
+    assert!((5..=30).contains(&calls), "{calls} calls in 30 s");
 }
 
 #[tokio::test]

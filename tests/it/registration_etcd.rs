@@ -8,6 +8,7 @@ on_both! {
     s45_an_etcd_that_is_stopped_holds_up_no_stop
     s45_an_etcd_that_is_dead_holds_up_no_stop
     a_restarted_sidecar_takes_its_key_over_without_a_gap
+    an_etcd_that_hangs_up_on_everybody_is_tried_less_than_once_a_second
     an_app_that_fails_is_withdrawn_at_once
     an_app_that_flaps_is_held_back_longer_each_time
     s46_a_stopped_sidecar_registers_anew_at_once
@@ -48,8 +49,8 @@ mod outages {
 mod scenario {
     use crate::support::etcd::{Cluster, delete, put, put_leased};
     use crate::support::registering::{
-        EXIT, SOON, TTL, between, config, ends, error, has_lost, key_is_gone, key_is_there, keys, reaches,
-        tells, told, with_etcd,
+        EXIT, SOON, TTL, between, config, ends, error, hangs_up, has_lost, key_is_gone, key_is_there, keys,
+        reaches, tells, told, with_etcd,
     };
     use crate::support::registry::events;
     use crate::support::{Instance, Sidecar, eventually};
@@ -312,6 +313,16 @@ mod scenario {
         let more = tries().await - before;
         assert!((1..=4).contains(&more), "{more} calls in two tries");
         scenario.end().await;
+    }
+
+    /// A real etcd that is dead counts no calls.
+    pub async fn an_etcd_that_hangs_up_on_everybody_is_tried_less_than_once_a_second(binary: &'static str) {
+        let mut cluster = Cluster::start(binary, 1).await;
+        let (_app, _sidecar) = announced(&cluster, "").await;
+        cluster.kill_all();
+        let calls = hangs_up(cluster.addr(0).port(), Duration::from_secs(30)).await;
+        // When it hangs up at once, tonic calls it once more in each try.
+        assert!((10..=60).contains(&calls), "{calls} calls in 30 s");
     }
 
     pub async fn a_key_that_somebody_else_has_is_left_alone(binary: &'static str) {

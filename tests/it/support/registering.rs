@@ -97,6 +97,20 @@ pub fn with_etcd(number: u8, title: &str, cluster: &Cluster, sidecar: &Sidecar) 
     scenario
 }
 
+/// Takes the place of a registry that died, hangs up on everybody, and counts whom.
+pub async fn hangs_up(port: u16, span: Duration) -> usize {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("its port");
+    let mut calls = 0;
+    let _ = tokio::time::timeout(span, async {
+        loop {
+            drop(listener.accept().await);
+            calls += 1;
+        }
+    })
+    .await;
+    calls
+}
+
 /// Lets a sidecar stop that was told to; its end must be within `limit` of `since`.
 pub async fn ends(
     scenario: &mut Scenario,
