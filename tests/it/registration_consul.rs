@@ -169,6 +169,7 @@ async fn s25_a_stopped_sidecar_vouches_again_at_once() {
     catalogue_has(&agent, Some(true), SOON).await;
     scenario.converged("passing again", since.elapsed(), Duration::from_secs(2));
     reaches(&sidecar, "announced", SOON).await;
+    sleep(Duration::from_secs(2)).await;
     scenario.end().await;
 }
 

@@ -135,6 +135,10 @@ impl Observer {
         for turn in 0_u32.. {
             ticks.tick().await;
             if over.load(Ordering::Relaxed) {
+                if let Some(asked) = &mut asked {
+                    let questions = asked.count().await;
+                    self.seen().looks.last_mut().into_iter().for_each(|look| look.questions = questions);
+                }
                 return;
             }
             // Seldom, since it costs the servers something.
