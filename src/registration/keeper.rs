@@ -307,7 +307,10 @@ impl<R: Registrar> Keeper<R> {
             self.emit(Kind::RegistrationFailing, text);
         }
         let pause = match error {
-            RegistrarError::Unavailable(_) => self.backoff.next(&mut self.rng),
+            // Half of it always: by chance alone a short TTL would have its registry asked more than once a second.
+            RegistrarError::Unavailable(_) => {
+                self.backoff.ceiling() / 2 + self.backoff.next(&mut self.rng) / 2
+            }
             RegistrarError::Full(_) => Self::FULL_RETRY,
             RegistrarError::Refused(_) => Self::REFUSED_RETRY,
         };

@@ -1,7 +1,10 @@
 //! The local app in a real Consul: the scenarios of registration, by their numbers.
 
 use crate::support::consul::{ConsulAgent, service};
-use crate::support::registering::{SOON, TTL, catalogue_has, config, converged, entries, reaches, told};
+use crate::support::registering::{
+    BEAT, EXIT, SOON, TTL, between, catalogue_has, config, ends, entries, error, hangs_up, has_lost, reaches,
+    tells, told, with_consul,
+};
 use crate::support::registry::{events, write};
 use crate::support::{Instance, Sidecar, eventually};
 use outrigger::registry::consul::{ConsulClient, HealthQuery};
@@ -33,6 +36,7 @@ async fn s22_an_app_is_announced_as_soon_as_its_check_passes_and_not_before() {
     app.set_health(503).await;
     let more = "tags = [\"v2\"]\nmeta = { version = \"2\" }\nweight = 7\nzone = \"eu-1\"\n";
     let sidecar = Sidecar::start(&config(&app, &to(&agent), more)).await;
+    let mut scenario = with_consul(22, "app announced when its check passes", &agent, &sidecar);
     eventually("the app was asked", SOON, async || (app.count("/health").await > 5).then_some(())).await;
     let pending = told(&sidecar).await;
     assert_eq!((&pending["state"], &pending["app"]["state"]), (&json!("pending"), &json!("unhealthy")));
@@ -43,7 +47,7 @@ async fn s22_an_app_is_announced_as_soon_as_its_check_passes_and_not_before() {
     let since = Instant::now();
     app.set_health(200).await;
     catalogue_has(&agent, Some(true), SOON).await;
-    converged("22", since, TTL);
+    scenario.converged("passing after the app is up", since.elapsed(), BEAT);
     reaches(&sidecar, "announced", SOON).await;
     assert_eq!(sidecar.metric("outrigger_registered{service=\"web\"}").await, 1.0);
     assert_eq!(events(&sidecar, "registration_made").await, 1);
@@ -53,16 +57,30 @@ async fn s22_an_app_is_announced_as_soon_as_its_check_passes_and_not_before() {
     assert_eq!(entry["ServiceTags"], json!(["v2"]));
     assert_eq!(entry["ServiceMeta"], json!({"version": "2", "zone": "eu-1"}));
     assert_eq!(entry["ServiceWeights"], json!({"Passing": 7, "Warning": 1}));
+    scenario.end().await;
+}
+
+#[tokio::test]
+async fn s22_an_app_that_is_well_is_announced_at_the_start() {
+    let agent = ConsulAgent::dev().await;
+    let (_app, sidecar) = announced(&agent, "").await;
+    let mut scenario = with_consul(22, "app well at the start", &agent, &sidecar);
+    let took = between(&sidecar, "started", "registration_made").await;
+    scenario.converged("passing after the start", took, Duration::from_secs(1));
+    catalogue_has(&agent, Some(true), Duration::ZERO).await;
+    sleep(Duration::from_secs(2)).await;
+    scenario.end().await;
 }
 
 #[tokio::test]
 async fn a_failing_app_is_critical_at_once_and_withdrawn_after_long() {
     let agent = ConsulAgent::dev().await;
     let (app, sidecar) = announced(&agent, "withdraw_after = \"2s\"\n").await;
+    let mut scenario = with_consul(22, "app fails: critical, then out", &agent, &sidecar);
     let since = Instant::now();
     app.set_health(503).await;
     catalogue_has(&agent, Some(false), SOON).await;
-    converged("22 (it fails: critical)", since, TTL);
+    scenario.converged("critical", since.elapsed(), BEAT);
     reaches(&sidecar, "failing", SOON).await;
     catalogue_has(&agent, None, SOON).await;
     assert!(since.elapsed() > Duration::from_secs(2), "it was given its time");
@@ -72,6 +90,7 @@ async fn a_failing_app_is_critical_at_once_and_withdrawn_after_long() {
     catalogue_has(&agent, Some(true), SOON).await;
     reaches(&sidecar, "announced", SOON).await;
     assert_eq!(events(&sidecar, "registration_made").await, 2);
+    scenario.end().await;
 }
 
 #[tokio::test]
@@ -97,20 +116,23 @@ async fn an_app_that_flaps_is_held_back_longer_each_time() {
 async fn s23_an_agent_that_forgot_is_told_again() {
     let mut agent = ConsulAgent::dev().await;
     let (_app, sidecar) = announced(&agent, "").await;
+    let mut scenario = with_consul(23, "agent that forgot is told again", &agent, &sidecar);
     agent.restart().await;
     let since = Instant::now();
     catalogue_has(&agent, Some(true), SOON).await;
-    converged("23", since, TTL / 3 + Duration::from_secs(4));
-    eventually("a loss", SOON, async || (told(&sidecar).await["losses"] == 1).then_some(())).await;
+    scenario.converged("passing again", since.elapsed(), BEAT + Duration::from_secs(2));
+    has_lost(&sidecar, 1).await;
     assert_eq!(events(&sidecar, "registration_lost").await, 1);
     let losses = sidecar.metric("outrigger_registration_losses_total{service=\"web\"}").await;
     assert_eq!(losses, 1.0);
+    scenario.end().await;
 }
 
 #[tokio::test]
 async fn s24_an_entry_that_somebody_removed_comes_back_and_quiet_times_move_no_index() {
     let agent = ConsulAgent::dev().await;
     let (_app, sidecar) = announced(&agent, "reassert = \"1s\"\n").await;
+    let mut scenario = with_consul(24, "entry removed by others comes back", &agent, &sidecar);
     // The agent itself may put it back first, when it compares its list with the servers' as it does after its start.
     let mut tries = 0;
     while told(&sidecar).await["losses"] == 0 {
@@ -119,7 +141,7 @@ async fn s24_an_entry_that_somebody_removed_comes_back_and_quiet_times_move_no_i
         let since = Instant::now();
         agent.put("/v1/catalog/deregister", json!({"Node": "n1", "ServiceID": "web-1"})).await;
         catalogue_has(&agent, Some(true), SOON).await;
-        converged("24", since, Duration::from_secs(6));
+        scenario.converged("back", since.elapsed(), Duration::from_secs(6));
         sleep(Duration::from_millis(200)).await;
     }
     reaches(&sidecar, "announced", SOON).await;
@@ -132,18 +154,23 @@ async fn s24_an_entry_that_somebody_removed_comes_back_and_quiet_times_move_no_i
     sleep(Duration::from_secs(7)).await;
     assert_eq!(index(&agent).await, before, "who watches this service was woken for nothing");
     assert_eq!(told(&sidecar).await["losses"], losses);
+    scenario.end().await;
 }
 
 #[tokio::test]
 async fn s25_a_stopped_sidecar_vouches_again_at_once() {
     let agent = ConsulAgent::dev().await;
     let (_app, sidecar) = announced(&agent, "").await;
+    let mut scenario = with_consul(25, "sidecar SIGSTOPped longer than the TTL", &agent, &sidecar);
     sidecar.signal("STOP");
     catalogue_has(&agent, Some(false), SOON).await;
     let since = Instant::now();
     sidecar.signal("CONT");
     catalogue_has(&agent, Some(true), SOON).await;
-    converged("25", since, Duration::from_secs(4));
+    scenario.converged("passing again", since.elapsed(), Duration::from_secs(2));
+    reaches(&sidecar, "announced", SOON).await;
+    sleep(Duration::from_secs(2)).await;
+    scenario.end().await;
 }
 
 #[tokio::test]
@@ -151,12 +178,16 @@ async fn s25_a_stopped_sidecar_vouches_again_at_once() {
 async fn s25_a_sidecar_that_was_stopped_until_it_was_removed_registers_anew() {
     let agent = ConsulAgent::dev().await;
     let (_app, sidecar) = announced(&agent, "deregister_after = \"1m\"\n").await;
+    let mut scenario = with_consul(25, "sidecar SIGSTOPped until removed", &agent, &sidecar);
+    sleep(Duration::from_secs(2)).await;
+    scenario.leaves().await;
     sidecar.signal("STOP");
     catalogue_has(&agent, None, Duration::from_secs(150)).await;
     let since = Instant::now();
     sidecar.signal("CONT");
     catalogue_has(&agent, Some(true), SOON).await;
-    converged("25 (removed)", since, Duration::from_secs(4));
+    scenario.converged("registered anew", since.elapsed(), Duration::from_secs(2));
+    scenario.end().await;
 }
 
 #[tokio::test]
@@ -168,41 +199,72 @@ async fn s26_a_restarted_sidecar_takes_its_entry_over_without_a_gap() {
     sidecar.kill();
     let since = Instant::now();
     let next = Sidecar::launch(&config(&app, &to(&agent), "")).await;
+    let mut scenario = with_consul(26, "sidecar SIGKILLed and restarted", &agent, &next);
     let expected = [("web-1".to_owned(), u64::from(app.addr().port()), true)];
-    let mut made = None;
-    while since.elapsed() < TTL + Duration::from_secs(3) {
-        assert_eq!(entries(&agent).await, expected, "{:?} after the kill", since.elapsed());
-        if made.is_none() && told(&next).await["state"] == "announced" {
-            made = Some(converged("26 (restarted)", since, TTL));
+    let watched = async {
+        while since.elapsed() < TTL + Duration::from_secs(3) {
+            assert_eq!(entries(&agent).await, expected, "{:?} after the kill", since.elapsed());
+            sleep(Duration::from_millis(20)).await;
         }
-        sleep(Duration::from_millis(20)).await;
-    }
-    assert!(made.is_some());
+    };
+    let made = async {
+        reaches(&next, "announced", SOON).await;
+        since.elapsed()
+    };
+    let ((), made) = tokio::join!(watched, made);
+    scenario.converged("taken over", made, TTL);
     assert_eq!(created().await, before, "it is the same entry, not even gone for a moment");
+    scenario.end().await;
+}
 
-    let mut next = next;
-    next.kill();
+#[tokio::test]
+async fn s26_an_app_without_its_sidecar_is_critical_after_the_ttl() {
+    let agent = ConsulAgent::dev().await;
+    let (_app, mut sidecar) = announced(&agent, "").await;
+    let mut scenario = with_consul(26, "sidecar SIGKILLed: critical", &agent, &sidecar);
+    sleep(Duration::from_secs(2)).await;
+    scenario.leaves().await;
+    sidecar.kill();
     let since = Instant::now();
     catalogue_has(&agent, Some(false), SOON).await;
-    converged("26 (not restarted: critical)", since, TTL + Duration::from_secs(3));
-    assert!(since.elapsed() < TTL + Duration::from_secs(2));
+    scenario.converged("critical", since.elapsed(), TTL + Duration::from_secs(1));
+    assert!(since.elapsed() > TTL - BEAT - Duration::from_millis(500), "{:?}", since.elapsed());
+    scenario.end().await;
+}
+
+/// Consul looks every thirty seconds for what has been critical for a minute.
+#[tokio::test]
+#[ignore = "slow: tests/run --all"]
+async fn s26_an_app_whose_sidecar_never_returns_is_removed() {
+    let agent = ConsulAgent::dev().await;
+    let (_app, mut sidecar) = announced(&agent, "deregister_after = \"1m\"\n").await;
+    let mut scenario = with_consul(26, "sidecar SIGKILLed: removed", &agent, &sidecar);
+    sleep(Duration::from_secs(2)).await;
+    scenario.leaves().await;
+    sidecar.kill();
+    catalogue_has(&agent, Some(false), SOON).await;
+    let since = Instant::now();
+    catalogue_has(&agent, None, Duration::from_secs(150)).await;
+    scenario.converged("removed", since.elapsed(), Duration::from_secs(95));
+    assert!(since.elapsed() > Duration::from_secs(59), "{:?}", since.elapsed());
+    scenario.end().await;
 }
 
 #[tokio::test]
 async fn s27_a_sidecar_that_stops_takes_its_app_out_before_it_drains() {
     let agent = ConsulAgent::dev().await;
-    let app = Instance::start("web-1").await;
-    let upstream = format!("[service.slow]\nfrom = \"static://{}\"\n", app.addr());
-    let mut sidecar = Sidecar::start(&format!("{}{upstream}", config(&app, &to(&agent), ""))).await;
-    reaches(&sidecar, "announced", SOON).await;
-    let slow = sidecar.service("slow");
+    let (_app, mut sidecar) = announced(&agent, "").await;
+    let mut scenario = with_consul(27, "SIGTERM", &agent, &sidecar);
+    sleep(Duration::from_secs(2)).await;
+    scenario.leaves().await;
+    let slow = sidecar.service("web");
     let running = async { crate::support::client::get(slow, "/delay/3000").await };
     let stopping = async {
         sleep(Duration::from_millis(500)).await;
         let since = Instant::now();
         sidecar.signal("TERM");
         catalogue_has(&agent, None, SOON).await;
-        converged("27", since, Duration::from_secs(2));
+        scenario.converged("others see it", since.elapsed(), Duration::from_millis(500));
         assert!(sidecar.is_running(), "a request still runs");
     };
     let (answer, ()) = tokio::join!(running, stopping);
@@ -210,21 +272,25 @@ async fn s27_a_sidecar_that_stops_takes_its_app_out_before_it_drains() {
     sidecar.stop_was_asked().await;
     assert_eq!(entries(&agent).await, []);
     assert!(sidecar.log().contains("registration_withdrawn"), "{}", sidecar.log());
+    scenario.end().await;
 }
 
 #[tokio::test]
 async fn s27_an_agent_that_is_gone_holds_up_no_stop() {
-    for signal in ["STOP", "KILL"] {
+    for (signal, title) in [("STOP", "SIGTERM with a stopped agent"), ("KILL", "SIGTERM with a dead agent")] {
         let mut agent = ConsulAgent::dev().await;
-        let (_app, sidecar) = announced(&agent, "").await;
+        let (_app, mut sidecar) = announced(&agent, "").await;
+        let mut scenario = with_consul(27, title, &agent, &sidecar);
         agent.process().signal(signal);
+        // Long enough to see what the sidecar does meanwhile.
+        sleep(Duration::from_secs(8)).await;
+        scenario.leaves().await;
         let since = Instant::now();
         sidecar.signal("TERM");
-        eventually("it gave up", SOON, async || {
-            sidecar.log().contains("could not be taken out within 3s").then_some(())
-        })
-        .await;
-        converged(&format!("27 ({signal})"), since, Duration::from_secs(9));
+        ends(&mut scenario, "the end", &mut sidecar, since, EXIT).await;
+        let log = sidecar.log();
+        assert!(log.contains("could not be taken out within 3s"), "{log}");
+        scenario.end().await;
     }
 }
 
@@ -238,27 +304,28 @@ async fn s28_a_token_without_the_right_is_told_and_one_that_was_mended_is_used()
     let right = agent.token("writes", &format!("{reads} service \"web\" {{ policy = \"write\" }}")).await;
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "token", &wrong);
-    let more =
-        format!("[consul]\ntoken_file = \"token\"\n[service.web]\nfrom = \"static://{}\"\n", app.addr());
-    let sidecar = Sidecar::launch_in(folder, &config(&app, &to(&agent), &more), |_| {}).await;
-    let error = eventually("an error", SOON, async || {
-        told(&sidecar).await["last_error"].as_str().map(ToOwned::to_owned)
-    })
-    .await;
+    let more = "[consul]\ntoken_file = \"token\"\n";
+    let sidecar = Sidecar::launch_in(folder, &config(&app, &to(&agent), more), |_| {}).await;
+    let mut scenario = with_consul(28, "token without a right, mended", &agent, &sidecar);
+    let error = error(&sidecar, SOON).await;
     assert!(error.contains("403") && error.contains("service:write"), "{error}");
-    let before = agent.requests();
-    sleep(Duration::from_secs(10)).await;
-    assert_eq!(agent.requests(), before, "it tries again seldom");
+    let tries = || agent.requests_of("method=PUT url=/v1/agent/service/register");
+    assert_eq!(tries(), 1);
+    sleep(Duration::from_secs(27)).await;
+    assert_eq!(tries(), 1, "it tries again seldom");
+    eventually("the next try", Duration::from_secs(10), async || (tries() > 1).then_some(())).await;
     assert_eq!(sidecar.get("web", "/").await.status, 200, "traffic goes on");
 
     write(sidecar.folder(), "token", &right);
     let since = Instant::now();
     catalogue_has(&agent, Some(true), Duration::from_secs(40)).await;
-    converged("28", since, Duration::from_secs(35));
+    scenario.converged("registered", since.elapsed(), Duration::from_secs(35));
+    assert!(tries() <= 3, "{} tries", tries());
     assert_eq!(events(&sidecar, "registration_failing").await, 1, "told once");
     for token in [wrong, right] {
         assert!(!sidecar.log().contains(&token));
     }
+    scenario.end().await;
 }
 
 /// Slow, because an agent without a leader holds each call that changes something for 7 s.
@@ -268,13 +335,13 @@ async fn s29_a_registration_that_the_servers_have_not_heard_of_is_not_called_ann
     let agent = ConsulAgent::leaderless().await;
     let app = Instance::start("web-1").await;
     let sidecar = Sidecar::start(&config(&app, &to(&agent), "")).await;
+    let mut scenario = with_consul(29, "no quorum at the registration", &agent, &sidecar);
     let unseen = reaches(&sidecar, "announcing", SOON).await;
     eventually("the agent has it", Duration::from_secs(60), async || {
         agent.get("/v1/agent/services").await.get("web-1").is_some().then_some(())
     })
     .await;
-    eventually("said so", Duration::from_secs(60), async || {
-        let told = told(&sidecar).await;
+    tells(&sidecar, "said so", Duration::from_secs(60), |told| {
         told["last_error"].as_str()?.contains("the servers' catalogue does not show it yet").then_some(())
     })
     .await;
@@ -285,8 +352,19 @@ async fn s29_a_registration_that_the_servers_have_not_heard_of_is_not_called_ann
     let since = Instant::now();
     let _second = agent.joined();
     reaches(&sidecar, "announced", Duration::from_secs(60)).await;
-    converged("29 (from the second server on)", since, Duration::from_secs(30));
+    scenario.converged("visible, from the second server on", since.elapsed(), Duration::from_secs(30));
     catalogue_has(&agent, Some(true), SOON).await;
+    scenario.end().await;
+}
+
+/// A real agent that is dead counts no calls.
+#[tokio::test]
+async fn an_agent_that_hangs_up_on_everybody_is_called_less_than_once_a_second() {
+    let mut agent = ConsulAgent::dev().await;
+    let (_app, _sidecar) = announced(&agent, "").await;
+    agent.kill();
+    let calls = hangs_up(agent.port(), Duration::from_secs(30)).await;
+    assert!((5..=30).contains(&calls), "{calls} calls in 30 s");
 }
 
 #[tokio::test]
@@ -297,10 +375,7 @@ async fn an_id_that_somebody_else_has_is_left_alone() {
     other["Address"] = "127.0.0.1".into();
     agent.register(&other).await;
     let mut sidecar = Sidecar::start(&config(&app, &to(&agent), "")).await;
-    let error = eventually("an error", SOON, async || {
-        told(&sidecar).await["last_error"].as_str().map(ToOwned::to_owned)
-    })
-    .await;
+    let error = error(&sidecar, SOON).await;
     assert!(error.contains("\"web-1\" belongs to \"web\" at 127.0.0.1, port 4321"), "{error}");
     sidecar.stop().await;
     assert_eq!(entries(&agent).await, [("web-1".to_owned(), 4321, true)]);
@@ -314,7 +389,7 @@ async fn an_entry_that_became_somebody_elses_is_not_taken_back_and_not_removed()
     let mut other = service("web", "web-1", 4321);
     other["Address"] = "127.0.0.1".into();
     agent.put("/v1/agent/service/register?replace-existing-checks=true", other).await;
-    eventually("a loss", SOON, async || (told(&sidecar).await["losses"] == 1).then_some(())).await;
+    has_lost(&sidecar, 1).await;
     reaches(&sidecar, "announcing", SOON).await;
     sidecar.stop().await;
     assert_eq!(entries(&agent).await, [("web-1".to_owned(), 4321, true)]);

@@ -88,6 +88,10 @@ struct Play {
 }
 
 fn play(shows_failing: bool, script: impl IntoIterator<Item = Answer>) -> Play {
+    play_at(Duration::from_secs(5), shows_failing, script)
+}
+
+fn play_at(beat: Duration, shows_failing: bool, script: impl IntoIterator<Item = Answer>) -> Play {
     let name = ServiceName::new("web").unwrap();
     let settings = RegistrationSettings {
         name: name.clone(),
@@ -102,7 +106,7 @@ fn play(shows_failing: bool, script: impl IntoIterator<Item = Answer>) -> Play {
         app: Vec::new(),
         check: CheckSettings::of_the_app(CheckKind::Tcp),
         ttl: Duration::from_secs(15),
-        beat: Duration::from_secs(5),
+        beat,
         reassert: Duration::from_secs(30),
         withdraw_after: Duration::from_secs(30),
         to: Registry::Etcd { settings: EtcdSettings::new(Vec::new()), prefix: String::new() },
@@ -224,6 +228,21 @@ async fn a_refusal_is_not_repeated_soon_and_lack_of_room_a_little_sooner() {
     play.pass(21).await;
     assert_eq!(play.calls(), [(Announce, 0), (Announce, 30), (Announce, 40)]);
     assert_eq!(play.state(), State::Announced);
+}
+
+/// The shortest TTL, whose beat bounds the pauses.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_down_is_asked_less_than_once_a_second() {
+    let down = || Answer::Fails(RegistrarError::Unavailable("down".to_owned()));
+    let play = play_at(Duration::from_secs(5) / 3, true, std::iter::repeat_with(down).take(2000));
+    play.app_is(Healthy);
+    play.pass(600).await;
+    let calls = play.calls();
+    let most = (0..570)
+        .map(|from| calls.iter().filter(|(_, at)| (from..from + 30).contains(at)).count())
+        .max()
+        .unwrap();
+    assert!((20..=30).contains(&most), "{most} calls in 30 s");
 }
 
 #[tokio::test(start_paused = true)]

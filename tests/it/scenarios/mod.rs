@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "a harness offers more than one story of it uses")]
 
+mod asked;
 mod both;
 mod consul;
 mod etcd;
@@ -12,12 +13,13 @@ mod load;
 mod observer;
 mod report;
 
+pub use asked::{MARK, Servers};
 pub use observer::Bounds;
 
 use crate::support::Sidecar;
 use load::Steady;
 use observer::Observer;
-pub use report::Row;
+use report::Row;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +37,7 @@ pub struct Scenario {
     observer: Arc<Observer>,
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    told: bool,
 }
 
 impl Scenario {
@@ -54,7 +57,7 @@ impl Scenario {
             thread(async move { its_observer.run(&observer_over).await }),
         ];
         let row = Row::new(number, title, registry);
-        Self { row, began: Instant::now(), load, observer, over, threads }
+        Self { row, began: Instant::now(), load, observer, over, threads, told: false }
     }
 
     /// From now on requests are sent, of which none may fail, and at least so many endpoints stay usable.
@@ -112,6 +115,13 @@ impl Scenario {
         self.row.registry_requests = Some(requests);
     }
 
+    /// The sidecar ends now, or stands still for long, as the story wants it: no more requests and no more looks. What is
+    /// measured from now on belongs to the same row.
+    pub async fn leaves(&mut self) {
+        self.load.pause().await;
+        self.finish();
+    }
+
     /// Ends the load and the observation, and asserts that all held.
     pub async fn end(mut self) {
         self.load.pause().await;
@@ -131,6 +141,7 @@ impl Scenario {
     }
 
     fn tell(&mut self) {
+        self.told = true;
         self.row.requests = self.load.requests();
         self.row.failed = self.load.failed();
         self.row.registry_requests.get_or_insert_with(|| self.observer.questions());
@@ -152,7 +163,7 @@ fn thread(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
 
 impl Drop for Scenario {
     fn drop(&mut self) {
-        if !self.threads.is_empty() {
+        if !self.told {
             self.finish();
             self.tell();
             eprintln!("broken so far: {:#?}", self.observer.broken());

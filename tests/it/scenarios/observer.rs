@@ -1,5 +1,6 @@
 //! Looks at a sidecar from outside, again and again, and notes what must never be.
 
+use super::asked::{Asked, Servers};
 use crate::support::client::Client;
 use crate::support::sockets::connections;
 use crate::support::{Sidecar, metrics};
@@ -39,6 +40,8 @@ pub struct Bounds {
     cpu_share: f64,
     /// CPU while the source lives: off where the story itself makes work.
     idle_cpu: bool,
+    /// Of the first registration of [`Self::service`]: it is what is observed, instead of the sources.
+    registry: Option<Servers>,
 }
 
 /// Connections to a registry.
@@ -66,10 +69,16 @@ impl Bounds {
         self
     }
 
+    /// The app is registered there; the service's own source asks nobody.
+    pub fn registering(mut self, registry: Servers) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
     fn new(ports: impl IntoIterator<Item = u16>, limit: Limit) -> Self {
         let ports = ports.into_iter().collect();
         let service = "web".to_owned();
-        Self { service, watches: 1, ports, limit, cpu_share: CPU_SHARE, idle_cpu: true }
+        Self { service, watches: 1, ports, limit, cpu_share: CPU_SHARE, idle_cpu: true, registry: None }
     }
 }
 
@@ -120,14 +129,21 @@ impl Observer {
     pub(super) async fn run(&self, over: &AtomicBool) {
         // One connection, so that looking costs the sidecar little.
         let mut admin = Client::new(self.admin);
+        let mut asked = self.bounds.registry.clone().map(Asked::new);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for turn in 0_u32.. {
             ticks.tick().await;
             if over.load(Ordering::Relaxed) {
+                if let Some(asked) = &mut asked {
+                    let questions = asked.count().await;
+                    self.seen().looks.last_mut().into_iter().for_each(|look| look.questions = questions);
+                }
                 return;
             }
-            self.look(&mut admin).await;
+            // Seldom, since it costs the servers something.
+            let asked = asked.as_mut().filter(|_| turn % METRICS == 0);
+            self.look(&mut admin, asked).await;
             if turn % METRICS == 0 {
                 self.read_metrics(&mut admin).await;
             }
@@ -162,7 +178,7 @@ impl Observer {
         format!("{} connection{plural}, {cpu:.1} % CPU", seen.most_connections)
     }
 
-    async fn look(&self, admin: &mut Client) {
+    async fn look(&self, admin: &mut Client, asked: Option<&mut Asked>) {
         // Read before the question: a test raises it only after it has seen so many.
         let held = self.held.load(Ordering::SeqCst);
         let from = Instant::now();
@@ -178,22 +194,24 @@ impl Observer {
         if usable < held {
             self.breach(format!("G1: {usable} endpoints are usable instead of {held}"));
         }
-        let sources = service["sources"].as_array().cloned().unwrap_or_default();
-        if sources.is_empty() {
-            self.breach("G4: no source".to_owned());
-        }
-        for source in &sources {
-            if let Some(missing) = invisible(source) {
-                self.breach(format!("G4: {missing}: {source}"));
+        let (questions, failing) = if self.bounds.registry.is_some() {
+            let Some(failing) = self.registration_fails(admin).await else { return };
+            let before = self.questions();
+            (if let Some(asked) = asked { asked.count().await } else { before }, failing)
+        } else {
+            let sources = service["sources"].as_array().cloned().unwrap_or_default();
+            if sources.is_empty() {
+                self.breach("G4: no source".to_owned());
             }
-        }
-        let look = Look {
-            from,
-            to,
-            questions: sources.iter().filter_map(|source| self.questions_of(source)).sum(),
-            failing: sources.iter().any(|source| source["state"] != "live"),
-            cpu: control_cpu(self.process),
+            for source in &sources {
+                if let Some(missing) = invisible(source) {
+                    self.breach(format!("G4: {missing}: {source}"));
+                }
+            }
+            let questions = sources.iter().filter_map(|source| self.questions_of(source)).sum();
+            (questions, sources.iter().any(|source| source["state"] != "live"))
         };
+        let look = Look { from, to, questions, failing, cpu: control_cpu(self.process) };
         let connections = connections(self.process, &self.bounds.ports);
         let (count, limit) = match self.bounds.limit {
             Limit::InAll(limit) => (connections.len(), limit),
@@ -210,6 +228,24 @@ impl Observer {
         seen.most_connections = seen.most_connections.max(connections.len());
     }
 
+    /// Whether the registration fails now, as it shows itself.
+    async fn registration_fails(&self, admin: &mut Client) -> Option<bool> {
+        let registrations: Value = match admin.get("/api/registrations").await {
+            Ok(answer) if answer.status == 200 => answer.json(),
+            other => {
+                self.breach(format!("G4: no registrations: {other:?}"));
+                return None;
+            }
+        };
+        let told = &registrations[0];
+        let state = told["state"].as_str().unwrap_or_default();
+        let states = ["pending", "announcing", "announced", "failing", "withdrawn"];
+        if !states.contains(&state) || told["since"].is_null() || told["losses"].is_null() {
+            self.breach(format!("G4: a registration without its state: {registrations}"));
+        }
+        Some(!told["last_error"].is_null())
+    }
+
     /// Questions that a registry was asked. An etcd watch is told changes without asking.
     fn questions_of(&self, source: &Value) -> Option<u64> {
         let asked = source["questions"].as_u64()?;
@@ -224,6 +260,13 @@ impl Observer {
             Ok(answer) if answer.status == 200 => answer.text(),
             other => return self.breach(format!("G4: no metrics: {other:?}")),
         };
+        if self.bounds.registry.is_some() {
+            let registered = format!("outrigger_registered{{service=\"{}\"", self.bounds.service);
+            if !text.contains(&registered) {
+                self.breach(format!("G4: no {registered} in the metrics"));
+            }
+            return;
+        }
         let series = format!("outrigger_source_up{{service=\"{}\"", self.bounds.service);
         if !text.contains(&series) {
             self.breach(format!("G4: no {series} in the metrics"));

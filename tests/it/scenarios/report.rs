@@ -42,15 +42,6 @@ impl Row {
         }
     }
 
-    /// The row of a scenario without a load.
-    pub fn of_registration(number: u8, title: &str, registry: &str, took: Duration, limit: Duration) -> Self {
-        let mut row = Self::new(number, title, registry);
-        row.converged(took, limit);
-        (row.passed, row.seconds) = (took < limit, took.as_secs_f64());
-        row.note("registration: no requests are sent".to_owned());
-        row
-    }
-
     pub(super) fn converged(&mut self, took: Duration, limit: Duration) {
         let (took, limit) = (millis(took), millis(limit).max(1));
         let share = |took: u64, limit: u64| took as f64 / limit as f64;

@@ -2,6 +2,7 @@
 
 use super::registry::consul_entry;
 use super::{Instance, Process, eventually, free_port, server_binary};
+use crate::scenarios::MARK;
 use outrigger::registry::consul::ConsulSettings;
 use outrigger::registry::{Credential, TlsFiles};
 use outrigger::telemetry::Secret;
@@ -181,6 +182,17 @@ impl ConsulAgent {
         lines.lines().filter(|line| line.contains("Request finished")).count() as u64
     }
 
+    /// Where it logs each request.
+    pub fn log(&self) -> std::path::PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// How many requests with this in their method and path it has answered.
+    pub fn requests_of(&self, what: &str) -> u64 {
+        let lines = self.process.output();
+        lines.lines().filter(|line| line.contains("Request finished") && line.contains(what)).count() as u64
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -306,7 +318,9 @@ impl ConsulAgent {
     }
 
     pub async fn request(&self, method: &str, path: &str, body: Value) -> Result<String, String> {
-        let url = format!("http://127.0.0.1:{}{path}", self.ports.http);
+        // So that who counts requests can tell them from a sidecar's.
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let url = format!("http://127.0.0.1:{}{path}{mark}{MARK}", self.ports.http);
         let mut request = self.http.request(method.parse().unwrap(), url).timeout(Duration::from_secs(10));
         if self.options.acls {
             request = request.header("X-Consul-Token", ROOT_TOKEN);

@@ -96,6 +96,26 @@ impl Cluster {
         self.folder.path().join(format!("data-{member}"))
     }
 
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// What it is called in the table of scenarios.
+    pub fn version(&self) -> &'static str {
+        if self.binary == "etcd" { "etcd 3.4.23" } else { "etcd 3.5.16" }
+    }
+
+    /// The member that leads, by its own word and not for long.
+    pub fn leader(&self) -> usize {
+        let leads = |member: usize| {
+            let url = self.url(member);
+            let status = self.ctl_at(url.as_str(), &["endpoint", "status"]);
+            // Endpoint, id, version, size, is leader ...
+            status.split(", ").nth(4) == Some("true")
+        };
+        (0..self.size()).find(|member| leads(*member)).expect("a leader")
+    }
+
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
@@ -199,10 +219,14 @@ impl Cluster {
 
     /// Runs `etcdctl` against the first member; gives what it printed.
     pub fn ctl(&self, args: &[&str]) -> String {
+        self.ctl_at(self.url(0).as_str(), args)
+    }
+
+    fn ctl_at(&self, url: &str, args: &[&str]) -> String {
         let binary = if self.binary == "etcd35" { "etcdctl35" } else { "etcdctl" };
         let output = Command::new(server_binary(binary))
             .env("ETCDCTL_API", "3")
-            .arg(format!("--endpoints={}", self.url(0)))
+            .arg(format!("--endpoints={url}"))
             .args(args)
             .output()
             .expect("etcdctl");
@@ -223,7 +247,7 @@ impl Cluster {
     }
 
     /// How many calls began whose labels contain this.
-    async fn calls(&self, label: &str) -> u64 {
+    pub async fn calls(&self, label: &str) -> u64 {
         let mut sum = 0;
         for member in 0..self.members.len() {
             let mut stream = TcpStream::connect(self.addr(member)).await.expect("a connection");
