@@ -107,7 +107,11 @@ mod scenario {
         // An election would take its own time.
         let (used, rest) = follower_first(&cluster);
         let all = [used, rest[0], rest[1]].map(|member| cluster.addr(member).to_string()).join(",");
-        let (_app, mut sidecar) = announced(&format!("etcd://{all}"), "").await;
+        let app = Instance::start("web-1").await;
+        // With the usual TTL a beat may wait for each member as long as a withdrawal may take in all.
+        let text = config(&app, &format!("etcd://{all}"), "").replace("ttl = \"5s\"", "ttl = \"15s\"");
+        let mut sidecar = Sidecar::start(&text).await;
+        reaches(&sidecar, "announced", SOON).await;
         key_is_there(&cluster, rest[0], 0, SOON).await;
         cluster.stop(used);
         let since = Instant::now();
