@@ -6,6 +6,6 @@ mod shutdown;
 pub mod sources;
 mod start;
 
-pub use registrations::Registrations;
+pub use registrations::{Registrations, Withdrawal};
 pub use shutdown::{App, Leaving, listening};
 pub use start::{Running, StartError, start};

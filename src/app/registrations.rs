@@ -1,7 +1,8 @@
 //! The local app's registrations: from settings to running keepers, and out of the registries again.
 
 use crate::registration::{
-    Advertise, Announcement, ConsulRegistrar, EtcdRegistrar, RegistrationSettings, Registry, Status, register,
+    Advertise, Announcement, ConsulRegistrar, EtcdRegistrar, RegistrationSettings, Registry, State, Status,
+    register,
 };
 use crate::rt::Tasks;
 use crate::telemetry::{Events, Kind};
@@ -10,6 +11,37 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::AbortHandle;
+
+/// What came of leaving the registries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// Nobody can have known of the app.
+    Unknown,
+    /// It left at least one of those that knew of it: others have to learn of that.
+    Out,
+    /// It is still listed wherever it was: nobody learns anything.
+    Failed,
+}
+
+impl Withdrawal {
+    /// Each registration's state before and after.
+    fn of(states: impl IntoIterator<Item = (State, State)>) -> Self {
+        let mut whole = Self::Unknown;
+        for (_, after) in states.into_iter().filter(|(before, after)| is_known(*before) || is_known(*after)) {
+            match after {
+                State::Withdrawn => whole = Self::Out,
+                _ if whole == Self::Unknown => whole = Self::Failed,
+                _ => {}
+            }
+        }
+        whole
+    }
+}
+
+/// A registry may have it.
+fn is_known(state: State) -> bool {
+    matches!(state, State::Announcing | State::Announced | State::Failing)
+}
 
 /// All registrations of the local app. Dropping it ends none: call [`Self::withdraw_all`].
 #[derive(Debug)]
@@ -42,15 +74,15 @@ impl Registrations {
         self.keepers.iter().map(|(status, _)| Arc::clone(status)).collect()
     }
 
-    /// Takes everything out, all at once, within `limit`; `false` if anything could not be. After that nothing is
-    /// announced again, whatever came of it; what could not be taken out is an event.
-    pub async fn withdraw_all(&self, limit: Duration) -> bool {
-        if self.tasks.stop(limit).await {
-            return true;
-        }
-        for (status, keeper) in self.keepers.iter().filter(|(_, keeper)| !keeper.is_finished()) {
-            keeper.abort();
-            let view = status.view();
+    /// Takes everything out, all at once, within `limit`. After that nothing is announced again, whatever came of it;
+    /// what could not be taken out is an event.
+    pub async fn withdraw_all(&self, limit: Duration) -> Withdrawal {
+        let states = || self.keepers.iter().map(|(status, _)| status.view().state);
+        let before: Vec<_> = states().collect();
+        // A keeper that has ended need not have succeeded: its status tells.
+        self.tasks.stop(limit).await;
+        self.keepers.iter().for_each(|(_, keeper)| keeper.abort());
+        for view in self.keepers.iter().map(|(status, _)| status.view()).filter(|view| is_known(view.state)) {
             let error = view.last_error.unwrap_or_else(|| "no answer".to_owned());
             let ttl = humantime::format_duration(view.ttl);
             let detail = format!(
@@ -59,7 +91,7 @@ impl Registrations {
             );
             self.tasks.events().emit(Kind::RegistrationFailing, &view.service, Some(view.address), detail);
         }
-        false
+        Withdrawal::of(before.into_iter().zip(states()))
     }
 
     fn keep(&mut self, settings: RegistrationSettings, rng: &mut SmallRng) -> Result<(), String> {
@@ -115,4 +147,31 @@ fn routed() -> Option<IpAddr> {
         (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
     };
     of("0.0.0.0", "198.51.100.1").or_else(|| of("::", "2001:db8::1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_learn_of_it_if_the_app_is_out_of_one_registry_at_least() {
+        use State::{Announced, Announcing, Failing, Pending, Withdrawn};
+        let of = |states: &[(State, State)]| Withdrawal::of(states.iter().copied());
+        assert_eq!(of(&[]), Withdrawal::Unknown);
+        assert_eq!(of(&[(Pending, Withdrawn), (Withdrawn, Withdrawn)]), Withdrawal::Unknown);
+        assert_eq!(
+            of(&[(Pending, Pending)]),
+            Withdrawal::Unknown,
+            "its keeper panicked before it did anything"
+        );
+        assert_eq!(of(&[(Announced, Withdrawn), (Announced, Announced)]), Withdrawal::Out);
+        assert_eq!(of(&[(Failing, Failing), (Announced, Withdrawn)]), Withdrawal::Out);
+        assert_eq!(of(&[(Announced, Announced), (Pending, Withdrawn)]), Withdrawal::Failed);
+        assert_eq!(of(&[(Announcing, Announcing)]), Withdrawal::Failed);
+        assert_eq!(
+            of(&[(Pending, Announced)]),
+            Withdrawal::Failed,
+            "announced in the very moment of the stop"
+        );
+    }
 }

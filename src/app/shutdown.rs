@@ -1,8 +1,8 @@
 //! Stopping, in order: leave the registries, let others learn of it, serve the app while it needs us, drain.
 
 use super::Running;
+use super::registrations::Withdrawal;
 use crate::config::ShutdownSettings;
-use crate::registration::State;
 use crate::telemetry::{Events, Kind};
 use std::future::Future;
 use std::io::ErrorKind;
@@ -40,17 +40,6 @@ pub struct Leaving<'a> {
 trait Steps {
     async fn withdraw(&mut self, limit: Duration) -> Withdrawal;
     async fn drain(&mut self);
-}
-
-/// What came of leaving the registries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Withdrawal {
-    /// Nobody can have known of the app.
-    Unknown,
-    /// Others have to learn of it.
-    Out,
-    /// It is still listed somewhere: nobody learns anything.
-    Failed,
 }
 
 impl Running {
@@ -102,13 +91,7 @@ struct Parts(Option<Running>);
 impl Steps for Parts {
     async fn withdraw(&mut self, limit: Duration) -> Withdrawal {
         let Some(running) = &self.0 else { return Withdrawal::Unknown };
-        let known = |state| matches!(state, State::Announcing | State::Announced | State::Failing);
-        let was_known = running.registrations.statuses().iter().any(|status| known(status.view().state));
-        match running.registrations.withdraw_all(limit).await {
-            true if was_known => Withdrawal::Out,
-            true => Withdrawal::Unknown,
-            false => Withdrawal::Failed,
-        }
+        running.registrations.withdraw_all(limit).await
     }
 
     async fn drain(&mut self) {

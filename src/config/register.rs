@@ -76,7 +76,14 @@ fn read(
         section.missing("where it is registered is missing: give to = \"consul\" or to = \"etcd\"");
     }
     let service = section.text("name", "the name of the service", service_name);
-    if !section.has("name") {
+    let service = match to.as_ref().and_then(in_url).filter(|_| !section.has("name")) {
+        Some(name) => {
+            section.note("name", quoted(name), section.origin_of("to"));
+            service_name(name).map_err(|problem| section.problem("to", problem)).ok()
+        }
+        None => service,
+    };
+    if !section.has("name") && service.is_none() {
         section.note("name", quoted(name), Origin::Default);
     }
     let parts = Parts {
@@ -99,6 +106,11 @@ fn read(
     }
     section.finish();
     settings
+}
+
+/// The service's name in the URL of a registry; the path of an etcd is a prefix of keys.
+fn in_url(to: &Target) -> Option<&str> {
+    to.name.as_deref().filter(|_| !matches!(to.registry, Kind::Etcd(_, Some(_))))
 }
 
 /// A registry that stands in for one that cannot be read, so that the rest of the table is looked at.

@@ -395,6 +395,20 @@ fn a_registration_needs_no_file() {
 }
 
 #[test]
+fn the_url_of_a_registration_may_name_the_service() {
+    let of = |to: &str, more: &str| {
+        let text = format!("[register.web]\nport = 80\nto = \"{to}\"\n{more}");
+        good(&text, &[]).settings.registrations.remove(0).service.to_string()
+    };
+    assert_eq!(of("consul://c:1/shop", ""), "shop");
+    assert_eq!(of("consul://c:1/shop", "name = \"store\"\n"), "store");
+    assert_eq!(of("etcd://e:1/svc/shop/", ""), "web", "the path is a prefix of keys");
+    let text = "[register.web]\nport = 80\nto = \"consul://c:1/a%20b\"\n";
+    let problems = parse(text, &[]).unwrap_err().to_string();
+    assert!(problems.contains("register.web.to"), "{problems}");
+}
+
+#[test]
 fn the_alternatives_in_the_default_file_work_too() {
     let folder = tempfile::tempdir().unwrap();
     let http = ["service.orders", "register.web"].map(|owner| {

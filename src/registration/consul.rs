@@ -107,7 +107,7 @@ impl ConsulRegistrar {
 
     /// Whether the catalogue has it; `None` if the servers cannot say.
     async fn listed(&self) -> Option<bool> {
-        match self.client.is_in_catalogue(&self.service.name, &self.service.id).await {
+        match self.client.is_in_catalogue(&self.service.name, &self.service.id, self.addr).await {
             Ok(answer) => answer,
             // Who may not ask is shown nothing.
             Err(error) => error.refusal().map(|_| false),
@@ -161,7 +161,8 @@ impl ConsulRegistrar {
     }
 
     fn lease(&self) -> Lease {
-        Lease { id: None, seen: self.seen }
+        let unseen = || "the agent has it, the servers' catalogue does not show it yet".to_owned();
+        Lease { id: None, seen: self.seen, doubt: (!self.seen).then(unseen) }
     }
 
     fn taken(&self, other: &AgentEntry) -> String {
@@ -177,6 +178,10 @@ impl ConsulRegistrar {
 impl Registrar for ConsulRegistrar {
     fn shows_failing(&self) -> bool {
         true
+    }
+
+    fn asks_by_itself(&self) -> bool {
+        self.check == ConsulCheck::Agent
     }
 
     async fn announce(&mut self, standing: Standing) -> Result<Lease, RegistrarError> {
@@ -199,12 +204,13 @@ impl Registrar for ConsulRegistrar {
         }
     }
 
-    async fn withdraw(&mut self) -> Result<(), RegistrarError> {
-        if let Some(Ok(())) = self.found().await? {
+    async fn withdraw(&mut self) -> Result<bool, RegistrarError> {
+        let is_there = matches!(self.found().await?, Some(Ok(())));
+        if is_there {
             self.client.deregister(&self.service.id).await?;
         }
         self.seen = false;
-        Ok(())
+        Ok(is_there)
     }
 }
 

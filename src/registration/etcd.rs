@@ -22,6 +22,8 @@ pub struct EtcdRegistrar {
     addr: SocketAddr,
     ttl: Duration,
     reassert: Duration,
+    /// For one member's answer; each verb sets its own.
+    patience: Duration,
     lease: Option<i64>,
     /// When the key was last known to be ours.
     proven: Option<Instant>,
@@ -40,6 +42,11 @@ enum Found {
 }
 
 impl EtcdRegistrar {
+    /// A stop has little time, and the next member must get its turn.
+    const PATIENCE_AT_THE_END: Duration = Duration::from_secs(1);
+    /// For the farewell in all: what matters is that the lease is revoked.
+    const FAREWELL: Duration = Duration::from_millis(500);
+
     /// `prefix` ends in `/`.
     pub fn new(
         settings: EtcdSettings,
@@ -59,18 +66,24 @@ impl EtcdRegistrar {
             addr: announcement.addr,
             ttl,
             reassert,
+            patience: Self::patience(ttl),
             lease: None,
             proven: None,
             wrote: false,
         }
     }
 
-    /// Asks one member after the other until one answers: the TTL must suffice for all of them.
+    /// The TTL must suffice for all members.
+    fn patience(ttl: Duration) -> Duration {
+        (ttl / 5).max(Duration::from_secs(1))
+    }
+
+    /// Asks one member after the other until one answers.
     async fn ask<T>(
         &mut self,
         question: impl for<'c> Fn(&'c mut EtcdClient) -> BoxFuture<'c, Result<T, EtcdError>>,
     ) -> Result<T, EtcdError> {
-        let limit = (self.ttl / 5).max(Duration::from_secs(1));
+        let limit = self.patience;
         let mut turn = 1;
         loop {
             let member = self.client.member();
@@ -123,6 +136,8 @@ impl EtcdRegistrar {
     async fn say_farewell(&mut self, lease: i64) -> Result<(), EtcdError> {
         let Found::Held(kv) = self.find().await? else { return Ok(()) };
         let request = PutRequest { key: self.key.clone(), value: self.farewell.clone(), lease };
+        // Whatever comes of it: if the app recovers, the key is to be looked at.
+        self.proven = None;
         self.ask(|client| Box::pin(client.put_unchanged(request.clone(), kv.mod_revision))).await?;
         Ok(())
     }
@@ -145,6 +160,7 @@ impl Registrar for EtcdRegistrar {
     }
 
     async fn announce(&mut self, _: Standing) -> Result<Lease, RegistrarError> {
+        self.patience = Self::patience(self.ttl);
         let revision = match self.find().await? {
             Found::Absent => 0,
             Found::Astray(kv) => kv.mod_revision,
@@ -152,8 +168,12 @@ impl Registrar for EtcdRegistrar {
             // Of an earlier try, whose answer was lost.
             Found::Held(kv) if kv.value == self.value => {
                 let lease = self.hold().await?;
-                self.proven = Some(Instant::now());
-                return Ok(Lease { id: Some(lease), seen: true });
+                if lease == kv.lease {
+                    self.proven = Some(Instant::now());
+                    return Ok(Lease::seen(lease));
+                }
+                // The lease ended just now, and the key with it.
+                0
             }
             // It was about to leave.
             Found::Held(kv) => kv.mod_revision,
@@ -169,10 +189,11 @@ impl Registrar for EtcdRegistrar {
             )));
         }
         (self.proven, self.wrote) = (Some(Instant::now()), true);
-        Ok(Lease { id: Some(lease), seen: true })
+        Ok(Lease::seen(lease))
     }
 
     async fn renew(&mut self, _: Standing) -> Result<Renewal, RegistrarError> {
+        self.patience = Self::patience(self.ttl);
         let Some(lease) = self.lease else { return Ok(Renewal::Lost("there is no lease".to_owned())) };
         match self.ask(|client| Box::pin(client.lease_keep_alive(lease))).await {
             Ok(_) => {}
@@ -183,8 +204,20 @@ impl Registrar for EtcdRegistrar {
             Err(error) => return Err(error.into()),
         }
         if self.proven.is_none_or(|at| at.elapsed() >= self.reassert) {
-            match self.find().await? {
-                Found::Held(_) => self.proven = Some(Instant::now()),
+            let found = match self.find().await {
+                Ok(found) => found,
+                Err(error @ EtcdError::Unavailable(_)) => return Err(error.into()),
+                // The lease holds; that nobody may look after the key is no reason to let it go.
+                Err(error) => {
+                    let doubt = Some(format!("cannot look after the key: {error}"));
+                    return Ok(Renewal::Kept(Lease { doubt, ..Lease::seen(lease) }));
+                }
+            };
+            match found {
+                Found::Held(kv) if kv.value == self.value => self.proven = Some(Instant::now()),
+                Found::Held(kv) => {
+                    return Ok(Renewal::Lost(format!("the key says {} now", shown(&kv.value))));
+                }
                 Found::Absent => return Ok(Renewal::Lost("somebody removed the key".to_owned())),
                 Found::Astray(_) => {
                     return Ok(Renewal::Lost("somebody wrote the key without its lease".to_owned()));
@@ -192,13 +225,21 @@ impl Registrar for EtcdRegistrar {
                 Found::Foreign(kv) => return Ok(Renewal::Lost(self.taken(&kv))),
             }
         }
-        Ok(Renewal::Kept(Lease { id: Some(lease), seen: true }))
+        Ok(Renewal::Kept(Lease::seen(lease)))
     }
 
-    async fn withdraw(&mut self) -> Result<(), RegistrarError> {
+    async fn withdraw(&mut self) -> Result<bool, RegistrarError> {
+        self.patience = Self::PATIENCE_AT_THE_END;
+        let mut was_there = false;
         if let Some(lease) = self.lease {
+            was_there = true;
             // Whatever came of that, the lease decides.
-            let _ = self.say_farewell(lease).await;
+            let member = self.client.member();
+            if tokio::time::timeout(Self::FAREWELL, self.say_farewell(lease)).await.is_err() {
+                let late = EtcdError::Unavailable(format!("{member}: no answer in time"));
+                // The next member is asked to revoke.
+                let _ = self.client.heed::<()>(Err(late));
+            }
             match self.ask(|client| Box::pin(client.lease_revoke(lease))).await {
                 Ok(()) | Err(EtcdError::LeaseLost(_)) => self.lease = None,
                 Err(error) => return Err(error.into()),
@@ -211,9 +252,10 @@ impl Registrar for EtcdRegistrar {
             && kv.lease == 0
         {
             let key = self.key.clone();
-            self.ask(|client| Box::pin(client.delete_unchanged(key.clone(), kv.mod_revision))).await?;
+            was_there |=
+                self.ask(|client| Box::pin(client.delete_unchanged(key.clone(), kv.mod_revision))).await?;
         }
-        Ok(())
+        Ok(was_there)
     }
 }
 

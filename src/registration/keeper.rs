@@ -71,6 +71,8 @@ struct Keeper<R> {
     due: Instant,
     lost_at: Option<Instant>,
     failing: bool,
+    /// Nobody asks the app any more although the group goes on: its check has panicked.
+    unasked: bool,
     backoff: Backoff,
     clock: Clock,
     status: Arc<Status>,
@@ -118,6 +120,7 @@ impl<R: Registrar> Keeper<R> {
             due: Instant::now(),
             lost_at: None,
             failing: false,
+            unasked: false,
             backoff: Backoff::new(Self::RETRY_BASE, Self::RETRY_CAP.min(rhythm.beat)),
             clock: Clock::new(),
             status,
@@ -145,7 +148,7 @@ impl<R: Registrar> Keeper<R> {
                     None => break,
                 },
                 Step::Withdraw => match patient(&stop, self.registrar.withdraw()).await {
-                    Some(Ok(())) => self.withdrawn("the app fails its check"),
+                    Some(Ok(was_there)) => self.withdrawn(was_there, "the app fails its check"),
                     Some(Err(error)) => self.trouble(&error),
                     None => break,
                 },
@@ -156,7 +159,11 @@ impl<R: Registrar> Keeper<R> {
 
     /// Takes in what the app's check says.
     fn hear(&mut self) {
-        let verdict = *self.app.borrow_and_update();
+        let mut verdict = *self.app.borrow_and_update();
+        if self.unasked {
+            verdict = VerdictState::Unhealthy;
+            self.status.app(verdict, Some("the check itself has ended".to_owned()));
+        }
         let before = std::mem::replace(&mut self.verdict, verdict);
         let now = Instant::now();
         let addr = Some(self.status.announcement().addr);
@@ -220,10 +227,8 @@ impl<R: Registrar> Keeper<R> {
     async fn wait(&mut self, until: Instant, stop: &Stop) {
         tokio::select! {
             () = stop.cancelled() => {}
-            heard = self.app.changed() => if heard.is_err() {
-                // Nobody asks the app any more: the group ends, and its token says so in a moment.
-                stop.cancelled().await;
-            },
+            // At a stop, too, of which the token knows by then.
+            heard = self.app.changed(), if !self.unasked => self.unasked = heard.is_err(),
             () = tokio::time::sleep_until(until.min(Instant::now() + Clock::TICK)) => {}
         }
         // The machine slept: the registry's clock went on, and the lease may be over.
@@ -247,10 +252,18 @@ impl<R: Registrar> Keeper<R> {
             Ok(Renewal::Kept(lease)) => {
                 let turned = self.told != standing;
                 self.told = standing;
+                let (well, ill) = if self.registrar.asks_by_itself() {
+                    (
+                        "passes here again, and is left to the agent's own check in",
+                        "fails here, and is left to the agent's own check in",
+                    )
+                } else {
+                    ("is vouched for again in", "is marked as critical in")
+                };
                 if (self.failing || turned) && self.made && standing == Standing::Passing {
-                    self.emit(Kind::RegistrationRenewed, self.sentence("is vouched for again in"));
+                    self.emit(Kind::RegistrationRenewed, self.sentence(well));
                 } else if turned && standing == Standing::Failing {
-                    self.emit(Kind::RegistrationFailing, self.sentence("is marked as critical in"));
+                    self.emit(Kind::RegistrationFailing, self.sentence(ill));
                 }
                 self.hold(lease);
             }
@@ -279,8 +292,7 @@ impl<R: Registrar> Keeper<R> {
         };
         self.due =
             Instant::now() + if lease.seen { self.rhythm.beat } else { Self::UNSEEN.min(self.rhythm.beat) };
-        let unseen = "the agent has it, the servers' catalogue does not show it yet".to_owned();
-        self.status.error((!lease.seen).then_some(unseen));
+        self.status.error(lease.doubt.clone());
         self.status.enter(state, Some(&lease));
         if lease.seen && !std::mem::replace(&mut self.made, true) {
             let lease = lease.id.map_or_else(String::new, |id| format!(", lease {id:x}"));
@@ -289,12 +301,14 @@ impl<R: Registrar> Keeper<R> {
         self.lease = Some(lease);
     }
 
-    fn withdrawn(&mut self, why: &str) {
+    fn withdrawn(&mut self, was_there: bool, why: &str) {
         self.backoff.reset();
         self.failing = false;
         self.status.error(None);
         self.status.enter(State::Withdrawn, None);
-        self.emit(Kind::RegistrationWithdrawn, format!("{}: {why}", self.sentence("was taken out of")));
+        if was_there || self.made {
+            self.emit(Kind::RegistrationWithdrawn, format!("{}: {why}", self.sentence("was taken out of")));
+        }
         (self.lease, self.touched, self.made, self.down) = (None, false, false, None);
         self.due = Instant::now();
     }
@@ -314,7 +328,9 @@ impl<R: Registrar> Keeper<R> {
             RegistrarError::Full(_) => Self::FULL_RETRY,
             RegistrarError::Refused(_) => Self::REFUSED_RETRY,
         };
-        self.due = Instant::now() + pause;
+        // What is held must be vouched for in time, whatever the registry says to something else.
+        let longest = if self.lease.is_some() { self.rhythm.beat } else { Duration::MAX };
+        self.due = Instant::now() + pause.min(longest);
     }
 
     /// The end: takes out whatever may be there, again and again until somebody ends this task.
@@ -325,10 +341,10 @@ impl<R: Registrar> Keeper<R> {
         }
         loop {
             match self.registrar.withdraw().await {
-                Ok(()) => return self.withdrawn("the sidecar stops"),
+                Ok(was_there) => return self.withdrawn(was_there, "the sidecar stops"),
                 Err(error) => {
                     self.trouble(&error);
-                    if !matches!(error, RegistrarError::Unavailable(_)) {
+                    if matches!(error, RegistrarError::Refused(_)) {
                         return;
                     }
                 }

@@ -125,6 +125,15 @@ pub struct Lease {
     pub id: Option<i64>,
     /// Others can see the entry. Consul's agent takes a registration that the servers have not heard of yet.
     pub seen: bool,
+    /// What is amiss although it holds.
+    pub doubt: Option<String>,
+}
+
+impl Lease {
+    /// One with a number, of an entry that others can see.
+    fn seen(id: i64) -> Self {
+        Self { id: Some(id), seen: true, doubt: None }
+    }
 }
 
 /// How a lease is after it was to be renewed.
@@ -155,12 +164,17 @@ pub trait Registrar: Send + 'static {
     /// An app that fails can stay there, marked as such.
     fn shows_failing(&self) -> bool;
 
+    /// The registry asks the app by itself, and is not told how it is.
+    fn asks_by_itself(&self) -> bool {
+        false
+    }
+
     /// Puts the app into the registry, or takes over the entry that an earlier life of ours left.
     fn announce(&mut self, standing: Standing) -> impl Future<Output = Result<Lease, RegistrarError>> + Send;
 
     /// Vouches for it anew.
     fn renew(&mut self, standing: Standing) -> impl Future<Output = Result<Renewal, RegistrarError>> + Send;
 
-    /// Takes it out, if it is there and ours.
-    fn withdraw(&mut self) -> impl Future<Output = Result<(), RegistrarError>> + Send;
+    /// Takes it out, if it is there and ours; whether it was.
+    fn withdraw(&mut self) -> impl Future<Output = Result<bool, RegistrarError>> + Send;
 }

@@ -35,6 +35,7 @@ mod readme;
 mod registration;
 mod registration_consul;
 mod registration_etcd;
+mod registration_mended;
 mod retries;
 mod rolling;
 mod scenarios;

@@ -24,6 +24,8 @@ enum Answer {
     Fails(RegistrarError),
     /// As a registry that is stopped.
     Never,
+    /// A bug of ours.
+    Panics,
 }
 
 #[derive(Clone)]
@@ -44,12 +46,16 @@ impl Scripted {
         if matches!(answer, Answer::Never) {
             std::future::pending::<()>().await;
         }
+        assert!(!matches!(answer, Answer::Panics), "as scripted");
         answer
     }
 }
 
 fn lease(answer: &Answer) -> Lease {
-    Lease { id: Some(7), seen: !matches!(answer, Answer::Unseen) }
+    match answer {
+        Answer::Unseen => Lease { seen: false, doubt: Some("unseen".to_owned()), ..Lease::seen(7) },
+        _ => Lease::seen(7),
+    }
 }
 
 impl Registrar for Scripted {
@@ -72,10 +78,11 @@ impl Registrar for Scripted {
         }
     }
 
-    async fn withdraw(&mut self) -> Result<(), RegistrarError> {
+    async fn withdraw(&mut self) -> Result<bool, RegistrarError> {
         match self.answer(Call::Withdraw).await {
             Answer::Fails(error) => Err(error),
-            _ => Ok(()),
+            Answer::Lost => Ok(false),
+            _ => Ok(true),
         }
     }
 }
@@ -327,4 +334,70 @@ async fn what_nobody_can_see_is_not_called_announced() {
     assert_eq!(play.calls(), [(Announce, 0), (Renew(Passing), 2), (Renew(Passing), 4)]);
     assert_eq!((play.state(), play.kinds()), (State::Announced, vec![Kind::RegistrationMade]));
     assert_eq!(play.status.view().last_error, None);
+}
+
+fn refused() -> Answer {
+    Answer::Fails(RegistrarError::Refused("no right".to_owned()))
+}
+
+fn full() -> Answer {
+    Answer::Fails(RegistrarError::Full("no room".to_owned()))
+}
+
+/// The lease would end before a refusal is tried again.
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_vouched_for_at_each_beat_whatever_the_registry_refuses() {
+    let play = play(true, [Answer::Fine, refused(), full(), Answer::Fine]);
+    play.app_is(Healthy);
+    play.pass(16).await;
+    let expected = [(Announce, 0), (Renew(Passing), 5), (Renew(Passing), 10), (Renew(Passing), 15)];
+    assert_eq!(play.calls(), expected);
+    assert_eq!(play.state(), State::Announced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_without_room_is_asked_again_to_take_the_app_out_and_a_refusing_one_is_not() {
+    for (answers, calls, state) in
+        [([full(), full()], 3, State::Withdrawn), ([refused(), refused()], 1, State::Announced)]
+    {
+        let play = play(true, []);
+        play.app_is(Healthy);
+        play.pass(1).await;
+        play.registry.withdrawals.lock().unwrap().extend(answers);
+        assert!(play.tasks.stop(Duration::from_secs(3)).await);
+        assert_eq!(play.calls().iter().filter(|(call, _)| *call == Withdraw).count(), calls);
+        assert_eq!(play.state(), state, "who has ended need not have succeeded");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_ours_is_not_said_to_be_taken_out() {
+    let play = play(true, [refused()]);
+    play.app_is(Healthy);
+    play.pass(1).await;
+    play.registry.withdrawals.lock().unwrap().push_back(Answer::Lost);
+    assert!(play.tasks.stop(Duration::from_secs(3)).await);
+    assert_eq!((play.state(), play.kinds()), (State::Withdrawn, vec![Kind::RegistrationFailing]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_panicked_is_not_withdrawn() {
+    let play = play(true, [Answer::Fine, Answer::Panics]);
+    play.app_is(Healthy);
+    play.pass(6).await;
+    assert!(play.tasks.stop(Duration::from_secs(3)).await);
+    assert_eq!(play.state(), State::Announced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_nobody_asks_any_more_is_withdrawn() {
+    let play = play(false, []);
+    play.app_is(Healthy);
+    play.pass(1).await;
+    let Play { registry, app, status, tasks } = play;
+    drop(app);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let calls: Vec<_> = registry.calls.lock().unwrap().iter().map(|(call, _)| *call).collect();
+    assert_eq!((calls, status.view().state), (vec![Announce, Withdraw], State::Withdrawn));
+    assert!(tasks.stop(Duration::from_secs(3)).await);
 }

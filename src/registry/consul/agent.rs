@@ -6,6 +6,7 @@ use super::{ConsulClient, ConsulError};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// What the agent is told of a service. An identical registration changes nothing and moves no index.
@@ -87,6 +88,18 @@ pub enum Beat {
 struct Listed {
     #[serde(rename = "ServiceID")]
     id: String,
+    #[serde(rename = "ServiceAddress", default)]
+    address: String,
+    #[serde(rename = "ServicePort", default)]
+    port: i64,
+}
+
+impl Listed {
+    fn is(&self, id: &str, addr: SocketAddr) -> bool {
+        self.id == id
+            && self.port == i64::from(addr.port())
+            && self.address.parse::<IpAddr>().is_ok_and(|ip| ip == addr.ip())
+    }
 }
 
 impl ConsulClient {
@@ -157,12 +170,17 @@ impl ConsulClient {
         }
     }
 
-    /// Whether the servers' catalogue has the service. Any of them may answer: what is in a stale answer is there; what is
+    /// Whether the servers' catalogue has the service at this address: other nodes may have the same id. Any of them may answer: what is in a stale answer is there; what is
     /// not, is missing only if a leader is known, and else `None`.
     ///
     /// # Errors
     /// Everything but a readable answer.
-    pub async fn is_in_catalogue(&self, name: &str, id: &str) -> Result<Option<bool>, ConsulError> {
+    pub async fn is_in_catalogue(
+        &self,
+        name: &str,
+        id: &str,
+        addr: SocketAddr,
+    ) -> Result<Option<bool>, ConsulError> {
         let query = vec![("stale", String::new()), ("filter", format!("ServiceID == {id:?}"))];
         let reply = self.agent(Method::GET, &["v1", "catalog", "service", name], query, Vec::new()).await?;
         let listed: Vec<Listed> =
@@ -170,7 +188,7 @@ impl ConsulClient {
                 agent: reply.agent.clone(),
                 problem: format!("the answer is no list of services: {error}"),
             })?;
-        let found = listed.iter().any(|entry| entry.id == id);
+        let found = listed.iter().any(|entry| entry.is(id, addr));
         Ok((found || is_true(&reply.headers, "X-Consul-KnownLeader")).then_some(found))
     }
 
@@ -194,6 +212,17 @@ fn knows_no_check(status: u16, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_id_at_another_address_is_another_service() {
+        let text = r#"{"ServiceID": "web-1", "ServiceAddress": "10.0.0.1", "ServicePort": 80}"#;
+        let listed: Listed = serde_json::from_str(text).unwrap();
+        assert!(listed.is("web-1", ([10, 0, 0, 1], 80).into()));
+        for (id, addr) in [("web-2", [10, 0, 0, 1]), ("web-1", [10, 0, 0, 2])] {
+            assert!(!listed.is(id, (addr, 80).into()));
+        }
+        assert!(!listed.is("web-1", ([10, 0, 0, 1], 81).into()));
+    }
 
     #[test]
     fn a_registration_is_what_the_agent_reads() {

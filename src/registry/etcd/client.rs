@@ -194,7 +194,12 @@ impl EtcdClient {
     /// One beat on a stream of its own: a lost answer can then never be taken for that to a later beat.
     async fn beat(&mut self, id: i64) -> Result<LeaseKeepAliveResponse, EtcdError> {
         let limit = self.settings.request_timeout;
-        let (member, token) = self.ready().await?;
+        let (member, auth) = self.connected().await?;
+        let token = match auth.token(member).await {
+            Err(error @ EtcdError::Unavailable(_)) => return Err(error),
+            // etcd 3.4 and 3.5 want none for a beat, and a lease that is kept is worth the try.
+            token => token.unwrap_or_default(),
+        };
         let path = "/etcdserverpb.Lease/LeaseKeepAlive";
         // Our side stays open until the answer is there: its end would end the stream.
         let requests =
@@ -210,6 +215,13 @@ impl EtcdClient {
 
     /// A connected member and the token for it.
     async fn ready(&mut self) -> Result<(&mut Member, Option<Token>), EtcdError> {
+        let (member, auth) = self.connected().await?;
+        let token = auth.token(member).await?;
+        Ok((member, token))
+    }
+
+    /// A connected member, and who has the token for it.
+    async fn connected(&mut self) -> Result<(&mut Member, &mut Auth), EtcdError> {
         let member = match self.member.take() {
             Some(member) => member,
             None => {
@@ -219,9 +231,7 @@ impl EtcdClient {
                 Member::dial(url, &self.settings).await?
             }
         };
-        let member = self.member.insert(member);
-        let token = self.auth.token(member).await?;
-        Ok((member, token))
+        Ok((self.member.insert(member), &mut self.auth))
     }
 
     fn may_renew<T>(&mut self, answer: &Result<T, EtcdError>) -> bool {
