@@ -131,6 +131,11 @@ impl DnsClient {
                 let answer = tokio::time::timeout(timeout, question).await.unwrap_or(Err(NetError::Timeout));
                 let asked = Asked { server: *server, name: name.clone(), kind };
                 let error = match answer {
+                    // The crate passes codes that it does not know as if they were answers.
+                    Ok(message) if !reading::is_answer(message.metadata.response_code) => {
+                        let code = Semantic::ResponseCode(message.metadata.response_code);
+                        DnsError::of(NetError::Dns(code), asked, timeout)
+                    }
                     Ok(message) => {
                         peers.current.store(number, Ordering::Relaxed);
                         return Ok(Ok(message));

@@ -98,6 +98,11 @@ pub(super) fn read<T: Kind>(message: &Message, name: &DnsName) -> Reading<T> {
     Reading::Done(Reply::Absent(Absent { no_name, ttl: ABSENT_FOR.min(ttl) }))
 }
 
+/// Whether a code goes with an answer, be it "no"; every other one says that the server cannot tell.
+pub(super) fn is_answer(code: ResponseCode) -> bool {
+    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
+}
+
 /// A "no", or nothing (`None`) if the answer only names other servers.
 pub(super) fn absent(none: &NoRecords) -> Option<Absent> {
     let no_name = none.response_code == ResponseCode::NXDomain;
@@ -173,6 +178,12 @@ mod tests {
         let absent = Absent { no_name: true, ttl: Duration::from_secs(5) };
         let read = read::<V4>(&answer, &DnsName::new("a.").unwrap());
         assert!(matches!(read, Reading::Done(Reply::Absent(found)) if found == absent));
+    }
+
+    #[test]
+    fn a_code_that_nobody_knows_is_no_answer() {
+        assert!(is_answer(ResponseCode::NoError) && is_answer(ResponseCode::NXDomain));
+        assert!(!is_answer(ResponseCode::Unknown(3_000)) && !is_answer(ResponseCode::ServFail));
     }
 
     #[test]
