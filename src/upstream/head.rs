@@ -1,5 +1,6 @@
 //! The head of an instance's response, read strictly (RFC 9112, sections 4 to 6).
 
+use crate::net::field::{Field, lists};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use httparse::Status;
@@ -33,6 +34,7 @@ pub struct Fields {
 /// Where a field stands in the text.
 #[derive(Clone, Copy, Debug)]
 struct Line {
+    field: Field,
     name: (u32, u32),
     value: (u32, u32),
 }
@@ -69,25 +71,18 @@ pub enum Malformed {
 
 impl Fields {
     /// In order, with repetitions; names as they are spelled, values as they came.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.lines.iter().map(|line| (self.slice(line.name), self.slice(line.value)))
+    pub fn iter(&self) -> impl Iterator<Item = (Field, &[u8], &[u8])> {
+        self.lines.iter().map(|line| (line.field, self.slice(line.name), self.slice(line.value)))
+    }
+
+    /// The values of all fields of this kind.
+    pub fn all(&self, field: Field) -> impl Iterator<Item = &[u8]> {
+        self.lines.iter().filter(move |line| line.field == field).map(|line| self.slice(line.value))
     }
 
     /// Bytes of the head that they came in.
     pub fn size(&self) -> usize {
         self.text.len()
-    }
-
-    /// The values of all fields of this name, in any case.
-    pub fn all(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
-        self.iter()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
-    }
-
-    /// The first value of this name, as text.
-    pub fn text(&self, name: &'static str) -> Option<&str> {
-        self.all(name).next().and_then(|value| std::str::from_utf8(value).ok())
     }
 
     fn slice(&self, (from, to): (u32, u32)) -> &[u8] {
@@ -131,13 +126,13 @@ impl Head {
         }
         let mut length = None;
         let mut coding = None;
-        for (name, value) in self.fields.iter() {
-            if name.eq_ignore_ascii_case(b"content-length") {
+        for (field, _, value) in self.fields.iter() {
+            if field == Field::ContentLength {
                 let value = decimal(value).ok_or(Malformed::ContentLength)?;
                 if length.replace(value).is_some_and(|before| before != value) {
                     return Err(Malformed::ContentLength);
                 }
-            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            } else if field == Field::TransferEncoding {
                 coding = Some(value);
             }
         }
@@ -154,11 +149,8 @@ impl Head {
 
     /// Whether the instance lets the connection be used again (RFC 9112, section 9.3).
     pub(super) fn keeps_alive(&self) -> bool {
-        let said = |token: &[u8]| {
-            let mut values = self.fields.all("connection");
-            values.any(|v| v.split(|byte| *byte == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token)))
-        };
-        !said(b"close") && (!self.old || said(b"keep-alive"))
+        let said = |token| self.fields.all(Field::Connection).any(|value| lists(value, token));
+        !said("close") && (!self.old || said("keep-alive"))
     }
 }
 
@@ -194,7 +186,11 @@ fn parse<const FIELDS: usize>(input: &[u8]) -> Result<Option<Parsed>, httparse::
         lines: head
             .headers
             .iter()
-            .map(|field| Line { name: range(field.name.as_bytes()), value: range(field.value) })
+            .map(|field| Line {
+                field: Field::of(field.name.as_bytes()),
+                name: range(field.name.as_bytes()),
+                value: range(field.value),
+            })
             .collect(),
     }))
 }
