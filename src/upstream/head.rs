@@ -39,6 +39,13 @@ struct Line {
     value: (u32, u32),
 }
 
+impl Line {
+    /// A value that is empty has no place; the name has, and the colon after it.
+    fn end(&self) -> u32 {
+        self.value.1.max(self.name.1 + 1)
+    }
+}
+
 /// How long the body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
@@ -73,6 +80,32 @@ impl Fields {
     /// In order, with repetitions; names as they are spelled, values as they came.
     pub fn iter(&self) -> impl Iterator<Item = (Field, &[u8], &[u8])> {
         self.lines.iter().map(|line| (line.field, self.slice(line.name), self.slice(line.value)))
+    }
+
+    /// Writes those that are to be kept as they came, one line each.
+    pub fn write(&self, out: &mut Vec<u8>, mut keep: impl FnMut(Field, &[u8], &[u8]) -> bool) {
+        let mut run: Option<(u32, u32)> = None;
+        let mut flush = |run: Option<(u32, u32)>| {
+            if let Some(run) = run {
+                out.extend_from_slice(self.slice(run));
+                out.extend_from_slice(b"\r\n");
+            }
+        };
+        for line in
+            self.lines.iter().filter(|line| keep(line.field, self.slice(line.name), self.slice(line.value)))
+        {
+            // Mostly all of them are kept, and go in one piece.
+            match &mut run {
+                Some((_, end)) if self.slice((*end, line.name.0)) == b"\r\n" => *end = line.end(),
+                _ => flush(run.replace((line.name.0, line.end()))),
+            }
+        }
+        flush(run);
+    }
+
+    /// A part of the head, without a copy.
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.text.slice_ref(part)
     }
 
     /// The values of all fields of this kind.
@@ -241,6 +274,15 @@ mod tests {
                 (Field::Date, b"DATE", b"now")
             ]
         );
+        let kept = |names: &[&str]| {
+            let mut out = Vec::new();
+            head.fields.write(&mut out, |_, name, _| names.iter().any(|kept| kept.as_bytes() == name));
+            out
+        };
+        assert_eq!(kept(&["X-Camel", "x-camel", "DATE"]), b"X-Camel:  caf\xe9\r\nx-camel:\r\nDATE: now\r\n");
+        assert_eq!(kept(&["X-Camel", "DATE"]), b"X-Camel:  caf\xe9\r\nDATE: now\r\n");
+        assert_eq!(kept(&["x-camel"]), b"x-camel:\r\n");
+        assert_eq!(kept(&[]), b"");
         assert_eq!(take(b"HTTP/1.1 200 OK\r\n\r\n").unwrap().unwrap().reason, None);
         assert!(take(b"HTTP/1.1 200\r\n\r\n").unwrap().is_some(), "a reason may be missing");
     }

@@ -217,7 +217,10 @@ impl Out<'_> {
 /// A fresh, unsampled W3C trace context (Trace Context, section 3.2): a later hop decides whether to record.
 fn traceparent(rng: &mut SmallRng) -> [u8; 55] {
     let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
-    let mut bytes: [u8; 24] = rng.random();
+    let mut bytes = [0; 24];
+    for eight in bytes.as_chunks_mut::<8>().0 {
+        *eight = rng.random::<u64>().to_le_bytes();
+    }
     // An identifier of zeros is invalid.
     bytes[15] |= 1;
     bytes[23] |= 1;

@@ -16,48 +16,43 @@ pub(in crate::proxy) fn check_answer(fields: &Fields) -> Result<(), &'static str
     Ok(())
 }
 
-/// The fields that go on to the client. Hyper frames the body: what it needs for that goes into `headers`.
-pub(in crate::proxy) fn to_client(fields: &Fields, headers: &mut HeaderMap) -> Spelled {
+/// The fields that go on to the client. Hyper frames the body: what it needs for that goes into `headers`. It knows the
+/// length of a body that comes, but not of one that only HEAD would not bring (`bare`).
+pub(in crate::proxy) fn to_client(fields: &Fields, bare: bool, headers: &mut HeaderMap) -> Spelled {
     let mut named = Named::default();
     fields.all(Field::Connection).for_each(|value| named.add(value));
     let chunked = fields.all(Field::TransferEncoding).next().is_some();
+    let shared = |value: &[u8]| HeaderValue::from_maybe_shared(fields.share(value)).ok();
     let mut spelled = Spelled::with_room_for(fields);
-    for (field, name, value) in fields.iter() {
-        if field.is_hop_by_hop() || named.has(name) {
-            continue;
-        }
+    let (mut length, mut trailer, mut date) = (false, false, false);
+    fields.write(spelled.text(), |field, name, value| {
         match field {
+            _ if field.is_hop_by_hop() || named.has(name) => return false,
             // A length beside a transfer coding means nothing, and must not go on (RFC 9112, section 6.3).
-            Field::ContentLength if chunked => continue,
-            Field::ContentLength if spelled.length => continue,
+            Field::ContentLength if chunked || length => return false,
             Field::ContentLength => {
-                spelled.length = true;
-                if let Ok(value) = HeaderValue::from_bytes(value) {
-                    headers.insert(header::CONTENT_LENGTH, value);
+                length = true;
+                if bare {
+                    headers.extend(shared(value).map(|value| (header::CONTENT_LENGTH, value)));
                 }
             }
             Field::Trailer => {
-                spelled.trailer = true;
-                if let Ok(value) = HeaderValue::from_bytes(value) {
+                trailer = true;
+                if let Some(value) = shared(value) {
                     headers.append(header::TRAILER, value);
                 }
             }
-            Field::Date => spelled.date = true,
+            Field::Date => date = true,
             _ => {}
         }
-        spelled.push(name, value);
-    }
+        true
+    });
+    spelled.knows(length, trailer, date);
     spelled
 }
 
 /// The fields of an interim response, and the empty line after them: it has no body and no say over the connection.
 pub(in crate::proxy) fn interim_to_client(fields: &Fields, out: &mut Vec<u8>) {
-    for (field, name, value) in fields.iter() {
-        if !field.is_hop_by_hop() && field != Field::ContentLength {
-            for part in [name, b": ", value, b"\r\n"] {
-                out.extend_from_slice(part);
-            }
-        }
-    }
+    fields.write(out, |field, _, _| !field.is_hop_by_hop() && field != Field::ContentLength);
     out.extend_from_slice(b"\r\n");
 }

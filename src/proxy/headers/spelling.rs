@@ -80,9 +80,9 @@ fn after_line(text: &[u8]) -> &[u8] {
 pub(in crate::proxy) struct Spelled {
     text: Vec<u8>,
     /// Which of the fields that hyper writes are among them.
-    pub(super) length: bool,
-    pub(super) trailer: bool,
-    pub(super) date: bool,
+    length: bool,
+    trailer: bool,
+    date: bool,
 }
 
 impl Spelled {
@@ -90,10 +90,14 @@ impl Spelled {
         Self { text: Vec::with_capacity(fields.size()), ..Self::default() }
     }
 
-    pub(super) fn push(&mut self, name: &[u8], value: &[u8]) {
-        for part in [name, b": ", value, b"\r\n"] {
-            self.text.extend_from_slice(part);
-        }
+    /// Where they are written to, one line each.
+    pub(super) fn text(&mut self) -> &mut Vec<u8> {
+        &mut self.text
+    }
+
+    /// Which of the fields that hyper writes are among them.
+    pub(super) fn knows(&mut self, length: bool, trailer: bool, date: bool) {
+        (self.length, self.trailer, self.date) = (length, trailer, date);
     }
 
     /// Writes a head to `out`: the status line as `hyper` wrote it, these fields, then those that only it knows.
@@ -175,10 +179,8 @@ mod tests {
 
     #[test]
     fn a_head_is_completed_with_the_fields_that_hyper_does_not_know() {
-        let mut spelled = Spelled { length: true, date: true, ..Spelled::default() };
-        spelled.push(b"Content-Length", b"3");
-        spelled.push(b"X-Camel", b"caf\xe9");
-        spelled.push(b"DATE", b"today");
+        let text = b"Content-Length: 3\r\nX-Camel: caf\xe9\r\nDATE: today\r\n";
+        let spelled = Spelled { text: text.to_vec(), length: true, trailer: false, date: true };
         let head =
             b"HTTP/1.1 200 All Right\r\ncontent-length: 3\r\nconnection: close\r\ndate: now\r\n\r\nabc";
         let whole = b"HTTP/1.1 200 All Right\r\nContent-Length: 3\r\nX-Camel: caf\xe9\r\nDATE: today\r\nconnection: close\r\n\r\nabc";
