@@ -1,0 +1,72 @@
+//! The scene: the instances behind, and the proxies in front of them.
+
+use crate::Outcome;
+use crate::client::Client;
+use crate::net::{free_port, local};
+use crate::options::Options;
+use crate::process::{Clock, LOAD_CPU, Running};
+use crate::proxies::{Kind, Proxy, Setup};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub struct Bench {
+    pub options: Options,
+    pub clock: Clock,
+    pub proxies: Vec<Proxy>,
+    /// Three instances.
+    pub instances: Vec<SocketAddr>,
+    _backend: Running,
+}
+
+/// A proxy with one service, ready.
+pub struct Started {
+    pub kind: Kind,
+    pub name: String,
+    pub running: Running,
+    pub addrs: Vec<SocketAddr>,
+}
+
+impl Bench {
+    pub fn new(options: Options, proxies: Vec<Proxy>) -> Outcome<Self> {
+        let clock = Clock::choose();
+        let instances = (0..3).map(|_| free_port().map(local)).collect::<Outcome<Vec<_>>>()?;
+        let backend = backend(&options, &instances)?;
+        Ok(Self { options, clock, proxies, instances, _backend: backend })
+    }
+
+    pub fn folder(&self, name: &str) -> PathBuf {
+        std::path::absolute(self.options.folder.join(name)).unwrap_or_else(|_| self.options.folder.join(name))
+    }
+
+    /// Starts all proxies in front of the three instances.
+    pub fn start_all(&self) -> Outcome<Vec<Started>> {
+        self.proxies.iter().map(|proxy| self.start(proxy)).collect()
+    }
+
+    pub fn start(&self, proxy: &Proxy) -> Outcome<Started> {
+        let setup = Setup::one(&self.instances)?;
+        let running = proxy.start(&setup, &self.folder("side-by-side"))?;
+        Ok(Started { kind: proxy.kind, name: proxy.name(), running, addrs: setup.addrs() })
+    }
+}
+
+/// Starts one process of instances on the load's CPU.
+pub fn backend(options: &Options, addrs: &[SocketAddr]) -> Outcome<Running> {
+    let own = std::env::current_exe()?.display().to_string();
+    let mut command = vec![own, "backend".to_owned()];
+    command.extend(addrs.iter().map(ToString::to_string));
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let mut backend = Running::start(LOAD_CPU, &command, &options.folder.join("backend.log"))?;
+    let begun = Instant::now();
+    for addr in addrs {
+        let addr = if addr.ip().is_unspecified() { local(addr.port()) } else { *addr };
+        while Client::connect(&[addr], 1).is_err() {
+            if !backend.alive() || begun.elapsed() > Duration::from_secs(10) {
+                return Err("the instances do not start; see backend.log".into());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(backend)
+}

@@ -1,0 +1,86 @@
+//! CPU time per request, by size of the answer.
+
+use crate::backend::SIZES;
+use crate::bench::Bench;
+use crate::client::{Client, request};
+use crate::lane::{Lane, cpu_rounds};
+use crate::proxies::Kind;
+use crate::report::{AtMost, Report, plain};
+use crate::statistics::Median;
+use crate::{Outcome, bench::Started};
+use std::time::Duration;
+
+const BURST: Duration = Duration::from_millis(200);
+const CONNECTIONS: usize = 64;
+
+/// Size, its name, the target against HAProxy and nginx, and the one against Envoy.
+const TARGETS: [(&str, &str, f64, Option<f64>); 3] = [
+    ("cpu-100", "100 B", 0.95, Some(0.30)),
+    ("cpu-10k", "10 KB", 0.95, None),
+    ("cpu-1m", "1 MB", 0.70, None),
+];
+
+pub fn measure(bench: &Bench, started: &[Started], report: &mut Report) -> Outcome<()> {
+    report.section("CPU time per request");
+    report.say(&format!(
+        "{CONNECTIONS} keep-alive connections, bursts of {} ms in turns, {} rounds. Medians; ratios are medians of the ratios \
+         within each round.",
+        BURST.as_millis(),
+        bench.options.rounds
+    ));
+    let mut lanes = Vec::new();
+    for one in started {
+        let client = Client::connect(&one.addrs, CONNECTIONS)?;
+        lanes.push(Lane {
+            name: one.name.clone(),
+            running: Some(&one.running),
+            client,
+            in_flight: CONNECTIONS,
+        });
+    }
+    for ((path, _), (figure, size, target, envoy)) in SIZES.iter().zip(TARGETS) {
+        eprintln!("compare: CPU per request, {size}");
+        let samples = cpu_rounds(&mut lanes, &request(path), bench.options.rounds, BURST, bench.clock)?;
+        let of = |kind: Kind| started.iter().position(|one| one.kind == kind).and_then(|at| samples.get(at));
+        let peers: Vec<&Started> =
+            started.iter().filter(|one| !matches!(one.kind, Kind::Outrigger | Kind::Relay)).collect();
+        let mut head = vec![size.to_owned(), "µs per request".to_owned()];
+        head.extend(peers.iter().map(|peer| format!("× {}", peer.name)));
+        let mut rows = Vec::new();
+        for (one, own) in started.iter().zip(&samples) {
+            let mut row = vec![one.name.clone(), plain(Median::of(own), 1)];
+            for peer in &peers {
+                row.push(plain(of(peer.kind).and_then(|anchor| Median::of_ratios(own, anchor)), 2));
+            }
+            rows.push(row);
+            if let Some(ratio) = of(Kind::Haproxy).and_then(|anchor| Median::of_ratios(own, anchor)) {
+                report.figures.entry(figure).or_default().push((one.name.clone(), ratio.value));
+            }
+        }
+        report.table(&head, &rows);
+        for peer in &peers {
+            let target = if peer.kind == Kind::Envoy { envoy } else { Some(target) };
+            let ratio = of(Kind::Outrigger)
+                .zip(of(peer.kind))
+                .and_then(|(own, anchor)| Median::of_ratios(own, anchor));
+            if let Some((target, ratio)) = target.zip(ratio) {
+                report.goal(
+                    &format!("CPU per request, {size}, ÷ {}", peer.name),
+                    AtMost(target),
+                    "",
+                    ratio,
+                    2,
+                );
+            }
+        }
+    }
+    reopened(&lanes, report);
+    Ok(())
+}
+
+/// Connections that were lost on the way would make the numbers mean something else.
+pub fn reopened(lanes: &[Lane<'_>], report: &mut Report) {
+    for lane in lanes.iter().filter(|lane| lane.client.reopened > 0) {
+        report.say(&format!("{} closed {} connections between requests.", lane.name, lane.client.reopened));
+    }
+}
