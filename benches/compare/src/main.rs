@@ -5,6 +5,8 @@ mod bench;
 mod client;
 mod cpu;
 mod lane;
+mod latency;
+mod memory;
 mod net;
 mod options;
 mod poll;
@@ -12,8 +14,10 @@ mod process;
 mod proxies;
 mod relay;
 mod report;
+mod startup;
 mod statistics;
 mod template;
+mod throughput;
 
 use bench::Bench;
 use options::{Options, Part};
@@ -64,11 +68,24 @@ fn compare(options: Options) -> Outcome<()> {
     let proxies = proxies::find(&options.outrigger)?;
     let bench = Bench::new(options, proxies)?;
     let mut report = Report::default();
-    {
+    let side_by_side = [Part::Cpu, Part::Latency, Part::Rps];
+    if side_by_side.iter().any(|part| bench.options.wants(*part)) {
         let started = bench.start_all()?;
         if bench.options.wants(Part::Cpu) {
             cpu::measure(&bench, &started, &mut report)?;
         }
+        if bench.options.wants(Part::Latency) {
+            latency::measure(&bench, &started, &mut report)?;
+        }
+        if bench.options.wants(Part::Rps) {
+            throughput::measure(&bench, &started, &mut report)?;
+        }
+    }
+    if bench.options.wants(Part::Memory) {
+        memory::measure(&bench, &mut report)?;
+    }
+    if bench.options.wants(Part::Startup) {
+        startup::measure(&bench, &mut report)?;
     }
     let text = report.markdown(&preface(&bench));
     fs::write(bench.options.folder.join("report.md"), &text)?;
