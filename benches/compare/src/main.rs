@@ -14,6 +14,7 @@ mod process;
 mod proxies;
 mod relay;
 mod report;
+mod scale;
 mod startup;
 mod statistics;
 mod template;
@@ -86,6 +87,9 @@ fn compare(options: Options) -> Outcome<()> {
     }
     if bench.options.wants(Part::Startup) {
         startup::measure(&bench, &mut report)?;
+    }
+    if bench.options.wants(Part::Scale) {
+        scale::measure(&bench, &mut report)?;
     }
     let text = report.markdown(&preface(&bench));
     fs::write(bench.options.folder.join("report.md"), &text)?;

@@ -25,17 +25,19 @@ pub fn pin(cpu: usize) -> Outcome<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// Allows as many open files as the system lets us.
-pub fn raise_file_limit() -> u64 {
+/// Allows as many open files as the system lets us, here and in what is started from now on.
+pub fn raise_file_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    let most =
-        fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|n| n.trim().parse().ok()).unwrap_or(65_536);
-    // Only root may go beyond the hard limit.
-    let wanted = Rlimit { current: Some(most), maximum: Some(most) };
-    if rustix::process::setrlimit(Resource::Nofile, wanted).is_err() {
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|n| n.trim().parse().ok());
+    // Only the mighty may go beyond the hard limit.
+    if rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).is_err() {
         let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
-    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(most)
+}
+
+/// How many files a process may have open.
+pub fn file_limit() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 impl Running {

@@ -3,7 +3,7 @@
 use crate::Outcome;
 use crate::client::{Client, Until, request};
 use crate::net::{free_port, local};
-use crate::process::{PROXY_CPU, Running};
+use crate::process::{PROXY_CPU, Running, file_limit};
 use crate::template::{Values, fill};
 use std::fs;
 use std::net::SocketAddr;
@@ -187,7 +187,7 @@ fn values(setup: &Setup, folder: &Path) -> Outcome<Values> {
         .with("workers", setup.workers)
         .with("admin", free_port()?)
         .with("connections", setup.connections)
-        .with("files", setup.connections + SPARE_FILES)
+        .with("files", file_limit().min((setup.connections + SPARE_FILES) as u64))
         .with("check_interval", setup.check_interval)
         .with("folder", folder.display())
         .with_list("service", setup.services.iter().enumerate().map(service).collect()))
