@@ -47,7 +47,7 @@ impl Bench {
     pub fn start(&self, proxy: &Proxy) -> Outcome<Started> {
         let setup = Setup::one(&self.instances)?;
         let running = proxy.start(&setup, &self.folder("side-by-side"))?;
-        Ok(Started { kind: proxy.kind, name: proxy.name(), running, addrs: setup.addrs() })
+        Ok(Started { kind: proxy.kind, name: proxy.name.clone(), running, addrs: setup.addrs() })
     }
 }
 

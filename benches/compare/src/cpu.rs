@@ -42,15 +42,18 @@ pub fn measure(bench: &Bench, started: &[Started], report: &mut Report) -> Outco
         eprintln!("compare: CPU per request, {size}");
         let samples = cpu_rounds(&mut lanes, &request(path), bench.options.rounds, BURST, bench.clock)?;
         let of = |kind: Kind| started.iter().position(|one| one.kind == kind).and_then(|at| samples.get(at));
-        let peers: Vec<&Started> =
-            started.iter().filter(|one| !matches!(one.kind, Kind::Outrigger | Kind::Relay)).collect();
+        let peers: Vec<(&Started, &Vec<f64>)> = started
+            .iter()
+            .zip(&samples)
+            .filter(|(one, _)| !matches!(one.kind, Kind::Outrigger | Kind::Relay))
+            .collect();
         let mut head = vec![size.to_owned(), "µs per request".to_owned()];
-        head.extend(peers.iter().map(|peer| format!("× {}", peer.name)));
+        head.extend(peers.iter().map(|(peer, _)| format!("× {}", peer.name)));
         let mut rows = Vec::new();
         for (one, own) in started.iter().zip(&samples) {
             let mut row = vec![one.name.clone(), plain(Median::of(own), 1)];
-            for peer in &peers {
-                row.push(plain(of(peer.kind).and_then(|anchor| Median::of_ratios(own, anchor)), 2));
+            for (_, anchor) in &peers {
+                row.push(plain(Median::of_ratios(own, anchor), 2));
             }
             rows.push(row);
             if let Some(ratio) = of(Kind::Haproxy).and_then(|anchor| Median::of_ratios(own, anchor)) {
@@ -58,11 +61,13 @@ pub fn measure(bench: &Bench, started: &[Started], report: &mut Report) -> Outco
             }
         }
         report.table(&head, &rows);
-        for peer in &peers {
-            let target = if peer.kind == Kind::Envoy { envoy } else { Some(target) };
-            let ratio = of(Kind::Outrigger)
-                .zip(of(peer.kind))
-                .and_then(|(own, anchor)| Median::of_ratios(own, anchor));
+        for (peer, anchor) in peers {
+            let target = match peer.kind {
+                Kind::Haproxy | Kind::Nginx => Some(target),
+                Kind::Envoy => envoy,
+                _ => None,
+            };
+            let ratio = of(Kind::Outrigger).and_then(|own| Median::of_ratios(own, anchor));
             if let Some((target, ratio)) = target.zip(ratio) {
                 report.goal(
                     &format!("CPU per request, {size}, ÷ {}", peer.name),

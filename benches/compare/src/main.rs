@@ -9,6 +9,7 @@ mod latency;
 mod memory;
 mod net;
 mod options;
+mod picture;
 mod poll;
 mod process;
 mod proxies;
@@ -94,6 +95,9 @@ fn compare(options: Options) -> Outcome<()> {
     let text = report.markdown(&preface(&bench));
     fs::write(bench.options.folder.join("report.md"), &text)?;
     print!("{text}");
+    for file in picture::draw(&report, bench.options.pictures())? {
+        eprintln!("compare: drew {file}");
+    }
     Ok(())
 }
 

@@ -37,7 +37,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
     }
     let mut rows = Vec::new();
     for proxy in bench.proxies.iter().filter(|proxy| proxy.kind != Kind::Relay) {
-        let mut row = vec![proxy.name()];
+        let mut row = vec![proxy.name.clone()];
         for idle in [Idle::Waiting, Idle::Silent] {
             let setup = Setup::one(&bench.instances)?;
             let running = proxy.start(&setup, &bench.folder("memory"))?;
@@ -62,7 +62,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
                 Idle::Waiting => ("memory-waiting", "that made a request and waits"),
                 Idle::Silent => ("memory-silent", "that never said anything"),
             };
-            report.figures.entry(figure).or_default().push((proxy.name(), per));
+            report.figures.entry(figure).or_default().push((proxy.name.clone(), per));
             if proxy.kind == Kind::Outrigger {
                 if idle == Idle::Waiting {
                     report.goal("resident at the start", AtMost(8.0), "MiB", exactly(mib(start)), 1);

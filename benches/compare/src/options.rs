@@ -1,7 +1,10 @@
 //! The command line.
 
 use crate::Outcome;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Rounds that can confirm a target.
+pub const ENOUGH: usize = 40;
 
 pub const USAGE: &str = "\
 Measures Outrigger beside HAProxy, nginx, Envoy and a plain relay, on this machine and over loopback only.
@@ -42,8 +45,6 @@ pub struct Options {
     pub outrigger: PathBuf,
     /// Where configurations, logs and the report go.
     pub folder: PathBuf,
-    /// Where the pictures go.
-    pub pictures: PathBuf,
 }
 
 impl Options {
@@ -54,7 +55,6 @@ impl Options {
             parts: Vec::new(),
             outrigger: "target/release/outrigger".into(),
             folder: "target/compare".into(),
-            pictures: "target/compare".into(),
         };
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
@@ -72,17 +72,22 @@ impl Options {
                 }
                 "--outrigger" => options.outrigger = value()?.into(),
                 "--folder" => options.folder = value()?.into(),
-                "--pictures" => options.pictures = value()?.into(),
                 _ => return Err(format!("unknown argument {argument}\n\n{USAGE}").into()),
             }
         }
         if options.rounds == 0 {
-            options.rounds = if options.quick { 8 } else { 40 };
+            options.rounds = if options.quick { 8 } else { ENOUGH };
         }
         if options.parts.is_empty() {
             options.parts = Part::ALL.iter().map(|(_, part)| *part).collect();
         }
         Ok(options)
+    }
+
+    /// The pictures that are shown to readers come from whole runs only.
+    pub fn pictures(&self) -> &Path {
+        let whole = !self.quick && self.rounds >= ENOUGH && self.parts.len() == Part::ALL.len();
+        if whole { Path::new("benches/compare") } else { &self.folder }
     }
 
     pub fn wants(&self, part: Part) -> bool {

@@ -5,6 +5,7 @@ use crate::client::{Client, Until, request};
 use crate::net::{free_port, local};
 use crate::process::{PROXY_CPU, Running, file_limit};
 use crate::template::{Values, fill};
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub enum Kind {
     Haproxy,
     Nginx,
     Envoy,
+    /// What is run by an executable `compare-NAME`.
+    Other,
     /// The floor: our relay that parses nothing.
     Relay,
 }
@@ -34,6 +37,7 @@ impl Kind {
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
             Self::Envoy => "Envoy",
+            Self::Other => "other",
             Self::Relay => "L4 relay",
         }
     }
@@ -43,6 +47,8 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Proxy {
     pub kind: Kind,
+    /// Its product name and, where there are several about, its version.
+    pub name: String,
     pub program: PathBuf,
     pub version: String,
 }
@@ -79,6 +85,7 @@ impl Setup {
 pub fn find(outrigger: &Path) -> Outcome<Vec<Proxy>> {
     let mut found = vec![Proxy {
         kind: Kind::Outrigger,
+        name: Kind::Outrigger.text().to_owned(),
         version: version(outrigger, "--version")
             .ok_or("the outrigger binary does not run: build it with cargo build --release")?,
         program: outrigger.to_path_buf(),
@@ -87,11 +94,35 @@ pub fn find(outrigger: &Path) -> Outcome<Vec<Proxy>> {
         [(Kind::Haproxy, "haproxy", "-v"), (Kind::Nginx, "nginx", "-v"), (Kind::Envoy, "envoy", "--version")]
     {
         if let Some(version) = version(Path::new(name), flag) {
-            found.push(Proxy { kind, program: name.into(), version });
+            let short: Vec<&str> = version.split('.').take(2).collect();
+            found.push(Proxy {
+                kind,
+                name: format!("{} {}", kind.text(), short.join(".")),
+                program: name.into(),
+                version,
+            });
         }
     }
-    found.push(Proxy { kind: Kind::Relay, program: std::env::current_exe()?, version: String::new() });
+    for (name, program) in others() {
+        found.push(Proxy { kind: Kind::Other, name, program, version: String::new() });
+    }
+    let name = Kind::Relay.text().to_owned();
+    found.push(Proxy { kind: Kind::Relay, name, program: std::env::current_exe()?, version: String::new() });
     Ok(found)
+}
+
+/// The executables `compare-NAME` on the PATH, by NAME; the first of a name counts.
+fn others() -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for entry in
+        std::env::split_paths(&path).filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten()
+    {
+        if let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_prefix("compare-")) {
+            found.entry(name.to_owned()).or_insert_with(|| entry.path());
+        }
+    }
+    found
 }
 
 /// The first thing in what a program says of itself that looks like a version.
@@ -106,16 +137,6 @@ fn version(program: &Path, flag: &str) -> Option<String> {
 }
 
 impl Proxy {
-    pub fn name(&self) -> String {
-        let mut version = self.version.split('.');
-        match (self.kind, version.next(), version.next()) {
-            (Kind::Haproxy | Kind::Nginx | Kind::Envoy, Some(major), Some(minor)) => {
-                format!("{} {major}.{minor}", self.kind.text())
-            }
-            _ => self.kind.text().to_owned(),
-        }
-    }
-
     /// Writes the configuration into the folder; returns the command that runs it.
     pub fn configure(&self, setup: &Setup, folder: &Path) -> Outcome<Vec<String>> {
         let program = self.program.display().to_string();
@@ -125,9 +146,11 @@ impl Proxy {
             Kind::Haproxy => (include_str!("../proxies/haproxy.cfg"), "haproxy.cfg"),
             Kind::Nginx => (include_str!("../proxies/nginx.conf"), "nginx.conf"),
             Kind::Envoy => (include_str!("../proxies/envoy.yaml"), "envoy.yaml"),
-            Kind::Relay => {
+            Kind::Relay | Kind::Other => {
                 let service = setup.services.first().ok_or("no service")?;
-                let mut command = vec![program, "relay".to_owned(), local(service.port).to_string()];
+                let mut command = vec![program];
+                command.extend((self.kind == Kind::Relay).then(|| "relay".to_owned()));
+                command.push(local(service.port).to_string());
                 command.extend(service.instances.iter().map(ToString::to_string));
                 return Ok(command);
             }
@@ -144,17 +167,22 @@ impl Proxy {
         Ok(std::iter::once(program).chain(command.iter().map(|word| (*word).to_owned())).collect())
     }
 
+    /// Where it writes what it has to say.
+    pub fn log(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.log", self.name))
+    }
+
     /// Starts it on the proxies' CPU, and waits until every service has answered a request.
     pub fn start(&self, setup: &Setup, folder: &Path) -> Outcome<Running> {
         let command = self.configure(setup, folder)?;
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
-        let log = folder.join(format!("{}.log", self.kind.text()));
+        let log = self.log(folder);
         let mut running = Running::start(PROXY_CPU, &command, &log)?;
         let begun = Instant::now();
         for addr in setup.addrs() {
             while !answers(addr) {
                 if !running.alive() || begun.elapsed() > PATIENCE {
-                    return Err(format!("{} does not serve; see {}", self.name(), log.display()).into());
+                    return Err(format!("{} does not serve; see {}", self.name, log.display()).into());
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }

@@ -68,7 +68,9 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
         [1, 200].into_iter().map(case).collect()
     })?;
 
-    let most = if bench.options.quick { 2_000 } else { 10_000 }.min(room);
+    // Outrigger allows as many clients as it has two descriptors for, less some of its own.
+    let allowed = usize::try_from(file_limit().saturating_sub(400) / 2).unwrap_or(usize::MAX);
+    let most = if bench.options.quick { 2_000 } else { 10_000 }.min(allowed);
     topic(bench, report, "client connections", || {
         let case = |clients: usize| {
             let setup = Setup { connections: 16_384, ..Setup::one(few)? };
@@ -96,10 +98,10 @@ fn topic(
         if !matches!(proxy.kind, Kind::Outrigger | Kind::Haproxy | Kind::Nginx) {
             continue;
         }
-        eprintln!("compare: {what}, {}", proxy.name());
+        eprintln!("compare: {what}, {}", proxy.name.clone());
         let cases = cases()?;
         let row = row(bench, proxy, what, &cases, &mut head)
-            .map_err(|error| format!("{what}: {}: {error}", proxy.name()))?;
+            .map_err(|error| format!("{what}: {}: {error}", proxy.name.clone()))?;
         rows.push(row);
     }
     report.table(&head, &rows);
@@ -129,7 +131,7 @@ fn row(
     }
     let samples = cpu_rounds(&mut lanes, &request, rounds(bench), BURST, bench.clock)?;
     let smallest = samples.first().ok_or("no cases")?;
-    let (mut row, first) = (vec![proxy.name()], head.len() == 1);
+    let (mut row, first) = (vec![proxy.name.clone()], head.len() == 1);
     for ((case, running), own) in cases.iter().zip(&running).zip(&samples) {
         if first {
             head.extend([format!("{}: µs", case.label), "×".to_owned(), "MiB".to_owned()]);

@@ -36,7 +36,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
         let size = stripped_size(&proxy.program, &bench.options.folder)?;
         let size = size.map(|bytes| bytes as f64 / 1e6);
         rows.push(vec![
-            proxy.name(),
+            proxy.name.clone(),
             with_range(median, 1),
             size.map_or_else(|| "–".to_owned(), |size| format!("{size:.1}")),
         ]);
@@ -62,7 +62,7 @@ fn start(bench: &Bench, proxy: &Proxy) -> Outcome<Duration> {
     let command = proxy.configure(&setup, &folder)?;
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let addr = *setup.addrs().first().ok_or("no service")?;
-    let log = folder.join(format!("{}.log", proxy.kind.text()));
+    let log = proxy.log(&folder);
     let begun = Instant::now();
     let mut running = Running::start_bare(PROXY_CPU, &command, &log)?;
     loop {
@@ -72,7 +72,7 @@ fn start(bench: &Bench, proxy: &Proxy) -> Outcome<Duration> {
             break;
         }
         if !running.alive() || begun.elapsed() > PATIENCE {
-            return Err(format!("{} does not serve; see {}", proxy.name(), log.display()).into());
+            return Err(format!("{} does not serve; see {}", proxy.name.clone(), log.display()).into());
         }
         std::thread::sleep(Duration::from_micros(200));
     }
