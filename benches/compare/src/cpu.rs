@@ -24,7 +24,7 @@ pub fn measure(bench: &Bench, started: &[Started], report: &mut Report) -> Outco
     report.section("CPU time per request");
     report.say(&format!(
         "{CONNECTIONS} keep-alive connections, bursts of {} ms in turns, {} rounds. Medians; ratios are medians of the ratios \
-         within each round.",
+         within each round. \"Tuned\" is with every knob turned for it, at the price of duties: see README.md.",
         BURST.as_millis(),
         bench.options.rounds
     ));

@@ -105,7 +105,7 @@ fn preface(bench: &Bench) -> String {
     let versions: Vec<String> = bench
         .proxies
         .iter()
-        .filter(|proxy| !proxy.version.is_empty())
+        .filter(|proxy| !proxy.version.is_empty() && !proxy.kind.is_tuned())
         .map(|proxy| format!("{} {}", proxy.kind.text(), proxy.version))
         .collect();
     format!(

@@ -36,7 +36,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
         ]);
     }
     let mut rows = Vec::new();
-    for proxy in bench.proxies.iter().filter(|proxy| proxy.kind != Kind::Relay) {
+    for proxy in bench.proxies.iter().filter(|proxy| proxy.kind != Kind::Relay && !proxy.kind.is_tuned()) {
         let mut row = vec![proxy.name.clone()];
         for idle in [Idle::Waiting, Idle::Silent] {
             let setup = Setup::one(&bench.instances)?;

@@ -12,7 +12,7 @@ Measures Outrigger beside HAProxy, nginx, Envoy and a plain relay, on this machi
   benches/compare/run [OPTIONS]
 
   --rounds N      rounds of the paired parts (default 40; fewer than 40 cannot confirm a target)
-  --quick         8 rounds and a smaller scale part, in about 90 s: shows that it works, proves nothing
+  --quick         6 rounds and a smaller scale part, in about 90 s: shows that it works, proves nothing
   --only A,B      only these parts: cpu, latency, rps, memory, startup, scale
   --help
 ";
@@ -76,7 +76,7 @@ impl Options {
             }
         }
         if options.rounds == 0 {
-            options.rounds = if options.quick { 8 } else { ENOUGH };
+            options.rounds = if options.quick { 6 } else { ENOUGH };
         }
         if options.parts.is_empty() {
             options.parts = Part::ALL.iter().map(|(_, part)| *part).collect();

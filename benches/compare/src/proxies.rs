@@ -22,7 +22,10 @@ const SPARE_FILES: usize = 2_000;
 pub enum Kind {
     Outrigger,
     Haproxy,
+    /// With every knob turned for it, at the price of duties; targets are set against the one before.
+    HaproxyTuned,
     Nginx,
+    NginxTuned,
     Envoy,
     /// What is run by an executable `compare-NAME`.
     Other,
@@ -34,12 +37,16 @@ impl Kind {
     pub fn text(self) -> &'static str {
         match self {
             Self::Outrigger => "Outrigger",
-            Self::Haproxy => "HAProxy",
-            Self::Nginx => "nginx",
+            Self::Haproxy | Self::HaproxyTuned => "HAProxy",
+            Self::Nginx | Self::NginxTuned => "nginx",
             Self::Envoy => "Envoy",
             Self::Other => "other",
             Self::Relay => "L4 relay",
         }
+    }
+
+    pub fn is_tuned(self) -> bool {
+        matches!(self, Self::HaproxyTuned | Self::NginxTuned)
     }
 }
 
@@ -90,17 +97,18 @@ pub fn find(outrigger: &Path) -> Outcome<Vec<Proxy>> {
             .ok_or("the outrigger binary does not run: build it with cargo build --release")?,
         program: outrigger.to_path_buf(),
     }];
-    for (kind, name, flag) in
-        [(Kind::Haproxy, "haproxy", "-v"), (Kind::Nginx, "nginx", "-v"), (Kind::Envoy, "envoy", "--version")]
-    {
+    for (kind, name, flag) in [
+        (Kind::Haproxy, "haproxy", "-v"),
+        (Kind::HaproxyTuned, "haproxy", "-v"),
+        (Kind::Nginx, "nginx", "-v"),
+        (Kind::NginxTuned, "nginx", "-v"),
+        (Kind::Envoy, "envoy", "--version"),
+    ] {
         if let Some(version) = version(Path::new(name), flag) {
             let short: Vec<&str> = version.split('.').take(2).collect();
-            found.push(Proxy {
-                kind,
-                name: format!("{} {}", kind.text(), short.join(".")),
-                program: name.into(),
-                version,
-            });
+            let tuned = if kind.is_tuned() { ", tuned" } else { "" };
+            let full = format!("{} {}{tuned}", kind.text(), short.join("."));
+            found.push(Proxy { kind, name: full, program: name.into(), version });
         }
     }
     for (name, program) in others() {
@@ -140,11 +148,12 @@ impl Proxy {
     /// Writes the configuration into the folder; returns the command that runs it.
     pub fn configure(&self, setup: &Setup, folder: &Path) -> Outcome<Vec<String>> {
         let program = self.program.display().to_string();
+        let folder = &folder.join(self.slug());
         fs::create_dir_all(folder)?;
         let (template, file) = match self.kind {
             Kind::Outrigger => (include_str!("../proxies/outrigger.toml"), "outrigger.toml"),
-            Kind::Haproxy => (include_str!("../proxies/haproxy.cfg"), "haproxy.cfg"),
-            Kind::Nginx => (include_str!("../proxies/nginx.conf"), "nginx.conf"),
+            Kind::Haproxy | Kind::HaproxyTuned => (include_str!("../proxies/haproxy.cfg"), "haproxy.cfg"),
+            Kind::Nginx | Kind::NginxTuned => (include_str!("../proxies/nginx.conf"), "nginx.conf"),
             Kind::Envoy => (include_str!("../proxies/envoy.yaml"), "envoy.yaml"),
             Kind::Relay | Kind::Other => {
                 let service = setup.services.first().ok_or("no service")?;
@@ -156,20 +165,25 @@ impl Proxy {
             }
         };
         let file = folder.join(file);
-        fs::write(&file, fill(template, &values(setup, folder)?)?)?;
+        fs::write(&file, fill(template, &values(setup, folder, self.kind.is_tuned())?)?)?;
         let file = file.display().to_string();
         let command: &[&str] = match self.kind {
             Kind::Outrigger => &["run", &file],
-            Kind::Haproxy => &["-db", "-f", &file],
-            Kind::Nginx => &["-c", &file, "-p", &folder.display().to_string()],
+            Kind::Haproxy | Kind::HaproxyTuned => &["-db", "-f", &file],
+            Kind::Nginx | Kind::NginxTuned => &["-c", &file, "-p", &folder.display().to_string()],
             _ => &["-c", &file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"],
         };
         Ok(std::iter::once(program).chain(command.iter().map(|word| (*word).to_owned())).collect())
     }
 
+    /// Its name as that of a file.
+    fn slug(&self) -> String {
+        self.name.to_lowercase().replace(", ", "-").replace(' ', "-")
+    }
+
     /// Where it writes what it has to say.
     pub fn log(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("{}.log", self.name))
+        folder.join(format!("{}.log", self.slug()))
     }
 
     /// Starts it on the proxies' CPU, and waits until every service has answered a request.
@@ -196,7 +210,8 @@ fn answers(addr: SocketAddr) -> bool {
     Client::connect(&[addr], 1).and_then(|mut c| c.burst(&request("/100"), 1, Until::Count(1))).is_ok()
 }
 
-fn values(setup: &Setup, folder: &Path) -> Outcome<Values> {
+fn values(setup: &Setup, folder: &Path, tuned: bool) -> Outcome<Values> {
+    let only_if = |is: bool| if is { vec![Values::default()] } else { Vec::new() };
     let service = |(number, service): (usize, &Service)| {
         let addresses: Vec<String> = service.instances.iter().map(ToString::to_string).collect();
         let instance = |(index, addr): (usize, &SocketAddr)| {
@@ -218,5 +233,7 @@ fn values(setup: &Setup, folder: &Path) -> Outcome<Values> {
         .with("files", file_limit().min((setup.connections + SPARE_FILES) as u64))
         .with("check_interval", setup.check_interval)
         .with("folder", folder.display())
+        .with_list("tuned", only_if(tuned))
+        .with_list("ordinary", only_if(!tuned))
         .with_list("service", setup.services.iter().enumerate().map(service).collect()))
 }

@@ -95,7 +95,13 @@ fn topic(
     let mut head = vec![what.to_owned()];
     let mut rows = Vec::new();
     for proxy in &bench.proxies {
-        if !matches!(proxy.kind, Kind::Outrigger | Kind::Haproxy | Kind::Nginx) {
+        let wanted = match proxy.kind {
+            Kind::Outrigger => true,
+            // Most of the time goes into the others here, and a quick run proves nothing anyway.
+            Kind::Haproxy | Kind::Nginx => !bench.options.quick,
+            _ => false,
+        };
+        if !wanted {
             continue;
         }
         eprintln!("compare: {what}, {}", proxy.name.clone());

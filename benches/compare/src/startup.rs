@@ -23,7 +23,8 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
         "From just before the start of the process to the end of its first answer, from an instance in a fixed list; asked again every \
          0.2 ms; {rounds} rounds in turns. Sizes without symbols; libraries that are loaded at run time come on top."
     ));
-    let proxies: Vec<&Proxy> = bench.proxies.iter().filter(|proxy| proxy.kind != Kind::Relay).collect();
+    let proxies: Vec<&Proxy> =
+        bench.proxies.iter().filter(|proxy| proxy.kind != Kind::Relay && !proxy.kind.is_tuned()).collect();
     let mut samples = vec![Vec::new(); proxies.len()];
     for _ in 0..rounds {
         for (proxy, samples) in proxies.iter().zip(&mut samples) {
