@@ -10,6 +10,9 @@ use std::os::fd::AsRawFd;
 /// A head that is longer than this is none.
 const LONGEST_HEAD: usize = 64 * 1024;
 
+/// Answered with the head of the request itself, so that one can see what a proxy made of it.
+pub const MIRROR: &str = "/head";
+
 /// Path and length of the body; what has none of these paths (a health check) gets the first.
 pub const SIZES: [(&str, usize); 3] = [("/100", 100), ("/10k", 10 * 1024), ("/1m", 1024 * 1024)];
 
@@ -51,12 +54,15 @@ pub fn serve(addrs: &[SocketAddr]) -> Outcome<()> {
 }
 
 fn answer(length: usize) -> Vec<u8> {
-    let mut answer = format!(
-        "HTTP/1.1 200 OK\r\nserver: backend\r\ncontent-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n"
-    )
-    .into_bytes();
+    let mut answer = head(length);
     answer.resize(answer.len() + length, b'x');
     answer
+}
+
+fn head(length: usize) -> Vec<u8> {
+    let kind = "application/octet-stream";
+    format!("HTTP/1.1 200 OK\r\nserver: backend\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n")
+        .into_bytes()
 }
 
 /// By descriptor: small numbers, each used once at a time.
@@ -126,6 +132,12 @@ fn step(
         return Ok(c.head.len() <= LONGEST_HEAD);
     }
     let path = whole.split(|b| *b == b' ').nth(1).unwrap_or_default();
+    if path == MIRROR.as_bytes() {
+        let mut mirrored = head(whole.len());
+        mirrored.extend_from_slice(whole);
+        c.head.clear();
+        return Ok(c.stream.write_all(&mirrored).is_ok());
+    }
     let which = SIZES.iter().position(|(name, _)| path == name.as_bytes()).unwrap_or(0);
     c.head.clear();
     c.writing = Some((which, 0));

@@ -1,12 +1,14 @@
 //! The scene: the instances behind, and the proxies in front of them.
 
 use crate::Outcome;
-use crate::client::Client;
+use crate::backend::MIRROR;
+use crate::client::{Client, request};
 use crate::net::{free_port, local};
 use crate::options::Options;
 use crate::process::{Clock, LOAD_CPU, Running};
 use crate::proxies::{Kind, Proxy, Setup};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -47,8 +49,35 @@ impl Bench {
     pub fn start(&self, proxy: &Proxy) -> Outcome<Started> {
         let setup = Setup::one(&self.instances)?;
         let running = proxy.start(&setup, &self.folder("side-by-side"))?;
+        if proxy.kind != Kind::Relay {
+            does_its_duty(&setup.addrs()).map_err(|error| format!("{}: {error}", proxy.name))?;
+        }
         Ok(Started { kind: proxy.kind, name: proxy.name.clone(), running, addrs: setup.addrs() })
     }
+}
+
+/// A proxy that leaves out work that the others do would be cheap for the wrong reason.
+fn does_its_duty(addrs: &[SocketAddr]) -> Outcome<()> {
+    let mut stream = TcpStream::connect(addrs)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(&request(MIRROR))?;
+    let (mut seen, mut buffer) = (String::new(), [0; 4096]);
+    while seen.matches("\r\n\r\n").count() < 2 {
+        match stream.read(&mut buffer)? {
+            0 => return Err("a mirrored request broke off".into()),
+            read => {
+                seen.push_str(&String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()).to_lowercase())
+            }
+        }
+    }
+    let (_, request) = seen.split_once("\r\n\r\n").unwrap_or_default();
+    // Which address is theirs to say: Envoy puts its own in place of a loopback address.
+    for duty in ["x-forwarded-for: ", "host: bench.local"] {
+        if !request.lines().any(|line| line.starts_with(duty)) {
+            return Err(format!("instances do not get \"{duty}\" but:\n{request}").into());
+        }
+    }
+    Ok(())
 }
 
 /// Starts one process of instances on the load's CPU.
