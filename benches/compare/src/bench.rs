@@ -23,13 +23,25 @@ pub struct Bench {
 
 /// A proxy with one service, ready.
 pub struct Started {
-    pub kind: Kind,
     pub name: String,
     pub running: Running,
     pub addrs: Vec<SocketAddr>,
 }
 
+/// Fresh processes in a paired part: where a process happens to lie in memory makes it faster or slower as a whole, which
+/// no number of rounds would show.
+const STARTS: usize = 4;
+
 impl Bench {
+    /// How many rounds follow each start of the proxies.
+    pub fn rounds_by_start(&self) -> Vec<usize> {
+        let (rounds, starts) = (self.options.rounds, if self.options.quick { 2 } else { STARTS });
+        (0..starts)
+            .map(|n| rounds / starts + usize::from(n < rounds % starts))
+            .filter(|rounds| *rounds > 0)
+            .collect()
+    }
+
     pub fn new(options: Options, proxies: Vec<Proxy>) -> Outcome<Self> {
         let clock = Clock::choose();
         let instances = (0..3).map(|_| free_port().map(local)).collect::<Outcome<Vec<_>>>()?;
@@ -52,7 +64,7 @@ impl Bench {
         if proxy.kind != Kind::Relay {
             does_its_duty(&setup.addrs()).map_err(|error| format!("{}: {error}", proxy.name))?;
         }
-        Ok(Started { kind: proxy.kind, name: proxy.name.clone(), running, addrs: setup.addrs() })
+        Ok(Started { name: proxy.name.clone(), running, addrs: setup.addrs() })
     }
 }
 

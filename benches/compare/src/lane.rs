@@ -24,9 +24,7 @@ pub fn cpu_rounds(
 ) -> Outcome<Vec<Vec<f64>>> {
     let mut samples = vec![Vec::new(); lanes.len()];
     for round in 0..rounds + WARM_UP {
-        for turn in 0..lanes.len() {
-            // Who comes first changes, so nobody always follows the same neighbour from a full pause.
-            let which = (turn + round) % lanes.len();
+        for which in turns(round, lanes.len()) {
             let (Some(lane), Some(samples)) = (lanes.get_mut(which), samples.get_mut(which)) else {
                 continue;
             };
@@ -46,4 +44,24 @@ pub fn cpu_rounds(
 }
 
 /// Rounds that do not count: connections are opened, pages touched, tables grown.
-const WARM_UP: usize = 2;
+const WARM_UP: usize = 1;
+
+/// The order within a round. Who comes first changes, and every other round goes backwards, so that nobody always follows
+/// the same neighbour.
+pub fn turns(round: usize, lanes: usize) -> impl Iterator<Item = usize> {
+    (0..lanes).map(move |turn| {
+        let turn = if round.is_multiple_of(2) { turn } else { lanes - 1 - turn };
+        (turn + round / 2) % lanes
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_one_turn_in_each_round_and_follows_different_neighbours() {
+        let order = |round| turns(round, 4).collect::<Vec<_>>();
+        assert_eq!([order(0), order(1), order(2)], [[0, 1, 2, 3], [3, 2, 1, 0], [1, 2, 3, 0]]);
+    }
+}

@@ -70,18 +70,14 @@ fn compare(options: Options) -> Outcome<()> {
     let proxies = proxies::find(&options.outrigger)?;
     let bench = Bench::new(options, proxies)?;
     let mut report = Report::default();
-    let side_by_side = [Part::Cpu, Part::Latency, Part::Rps];
-    if side_by_side.iter().any(|part| bench.options.wants(*part)) {
-        let started = bench.start_all()?;
-        if bench.options.wants(Part::Cpu) {
-            cpu::measure(&bench, &started, &mut report)?;
-        }
-        if bench.options.wants(Part::Latency) {
-            latency::measure(&bench, &started, &mut report)?;
-        }
-        if bench.options.wants(Part::Rps) {
-            throughput::measure(&bench, &started, &mut report)?;
-        }
+    if bench.options.wants(Part::Cpu) {
+        cpu::measure(&bench, &mut report)?;
+    }
+    if bench.options.wants(Part::Latency) {
+        latency::measure(&bench, &mut report)?;
+    }
+    if bench.options.wants(Part::Rps) {
+        throughput::measure(&bench, &mut report)?;
     }
     if bench.options.wants(Part::Memory) {
         memory::measure(&bench, &mut report)?;

@@ -21,7 +21,7 @@ const PICTURES: [Picture; 3] = [
     Picture {
         file: "cpu.svg",
         title: "CPU time per request",
-        note: "HAProxy as Debian ships it = 1; less is better. Medians of paired ratios, one worker, 64 connections.",
+        note: "HAProxy = 1; less is better. Medians of paired ratios, one worker, 64 connections.",
         groups: &[("cpu-100", "100 B"), ("cpu-10k", "10 KB"), ("cpu-1m", "1 MB")],
         unit: "",
         digits: 2,

@@ -1,7 +1,8 @@
 //! Requests per second, by wrk: how fast one core of a proxy answers when the load does not wait.
 
 use crate::Outcome;
-use crate::bench::{Bench, Started};
+use crate::bench::Bench;
+use crate::lane::turns;
 use crate::net::local;
 use crate::report::{Report, plain};
 use crate::statistics::Median;
@@ -10,23 +11,23 @@ use std::process::Command;
 const SECONDS: u32 = 1;
 const CONNECTIONS: u32 = 64;
 
-pub fn measure(bench: &Bench, started: &[Started], report: &mut Report) -> Outcome<()> {
+pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
     if Command::new("wrk").arg("-v").output().is_err() {
         return Err("wrk is missing".into());
     }
-    let rounds = bench.options.rounds.div_ceil(5);
+    let rounds = (bench.options.rounds / 5).max(1);
     report.section("Requests per second");
     report.say(&format!(
         "wrk with one thread and {CONNECTIONS} connections, 100 B, turns of {SECONDS} s, {rounds} rounds. wrk and the instances share \
          a core, so the fastest are held back by the load: the CPU time per request says more."
     ));
+    let started = bench.start_all()?;
     let mut lanes: Vec<(&str, u16)> =
         started.iter().filter_map(|one| Some((one.name.as_str(), one.addrs.first()?.port()))).collect();
     lanes.extend(bench.instances.first().map(|addr| ("direct", addr.port())));
     let mut samples = vec![Vec::new(); lanes.len()];
     for round in 0..rounds {
-        for turn in 0..lanes.len() {
-            let which = (turn + round) % lanes.len();
+        for which in turns(round, lanes.len()) {
             if let (Some((name, port)), Some(samples)) = (lanes.get(which), samples.get_mut(which)) {
                 samples.push(wrk(*port).map_err(|error| format!("{name}: {error}"))?);
             }
