@@ -1,5 +1,6 @@
 //! What is asked for: each mix is one kind of traffic through one configuration.
 
+use crate::Outcome;
 use std::fmt::Write;
 
 /// One kind of traffic; everything about it is fixed, to the byte.
@@ -13,10 +14,10 @@ pub struct Mix {
     pub endpoints: usize,
     /// Kept-alive connections from clients, spread over the services.
     pub connections: usize,
-    /// Before counting begins, on each connection.
+    /// Requests on each connection: before anything is counted, and of the two counts.
     pub warm_up: usize,
-    /// What is counted at first; then twice as many.
-    pub counted: usize,
+    pub short: usize,
+    pub long: usize,
 }
 
 /// What an instance sends, and the body that a client must have got in the end.
@@ -33,8 +34,9 @@ const SMALL: Mix = Mix {
     services: 1,
     endpoints: 3,
     connections: 64,
-    warm_up: 20,
-    counted: 50,
+    warm_up: 30,
+    short: 5,
+    long: 155,
 };
 
 pub const ALL: &[Mix] = &[
@@ -53,16 +55,16 @@ pub const ALL: &[Mix] = &[
         name: "endpoints",
         says: "small, round robin over 1,000 instances, no checks",
         endpoints: 1000,
-        warm_up: 50,
+        warm_up: 60,
         ..SMALL
     },
-    Mix {
-        name: "services",
-        says: "small, over 64 of 200 services, no checks",
-        services: 200,
-        ..SMALL
-    },
+    Mix { name: "services", says: "small, over 64 of 200 services, no checks", services: 200, ..SMALL },
 ];
+
+pub fn named(name: &str) -> Outcome<&'static Mix> {
+    let names = || ALL.iter().map(|mix| mix.name).collect::<Vec<_>>().join(", ");
+    ALL.iter().find(|mix| mix.name == name).ok_or_else(|| format!("no mix {name}, but {}", names()).into())
+}
 
 impl Mix {
     /// Checks go on with time, not with requests: hundreds of instances would hide what a request costs.

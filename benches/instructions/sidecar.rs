@@ -71,7 +71,9 @@ impl Sidecar {
         self.dumps += 1;
         let file = self.folder.join(format!("counts.{}", self.dumps));
         if !file.exists() {
-            return Err(format!("callgrind wrote no counts: {}", String::from_utf8_lossy(&asked.stderr)).into());
+            return Err(
+                format!("callgrind wrote no counts: {}", String::from_utf8_lossy(&asked.stderr)).into()
+            );
         }
         Ok(file)
     }
