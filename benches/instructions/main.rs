@@ -85,8 +85,8 @@ fn run(args: &Args) -> Outcome<bool> {
             ceilings.set(mix.name, counts.each);
         }
         let (ceiling, verdict) = match ceilings.of(mix.name) {
+            ceiling if args.mode == Mode::Profile => (ceiling.unwrap_or_default(), ""),
             None => (Ceiling::default(), "NOT SET"),
-            Some(ceiling) if args.mode == Mode::Profile => (ceiling, ""),
             Some(ceiling) if counts.each > ceiling.most => (ceiling, "OVER"),
             Some(ceiling) => (ceiling, "ok"),
         };

@@ -21,6 +21,10 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts it, and waits until it listens.
     pub fn start(binary: &Path, folder: &Path, mix: &Mix, instances: u16) -> Outcome<Self> {
+        if folder.exists() {
+            // Old counts would pass for new ones.
+            fs::remove_dir_all(folder)?;
+        }
         fs::create_dir_all(folder)?;
         let mut listeners = free(mix.services + 1)?;
         let admin = listeners.pop().ok_or("no port")?;
