@@ -1,8 +1,10 @@
 //! One connection from the application: its phase, its clocks, and the bytes that overtake hyper.
 
+use super::headers::Spelled;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use futures_util::task::AtomicWaker;
+use memchr::memmem;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +18,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// While more bytes of interim responses than this wait, further ones are dropped: nobody reads them, and nobody may
 /// count on them (RFC 9110, section 15.2).
 const EARLY_BYTES: usize = 64 << 10;
+
+/// Bytes of a request that are kept until its head was read, for the spelling of its fields.
+const MOST_HEARD: usize = 64 << 10;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Client {
     pub peer: SocketAddr,
+    /// Its IP address as text.
+    pub address: String,
     /// The service its listener belongs to, for answers of our own.
     pub cluster: Arc<Cluster>,
     /// Whose cells its requests are counted in.
@@ -68,6 +75,13 @@ pub(super) struct Client {
     early: Mutex<Vec<u8>>,
     /// Some of them are not written yet.
     has_early: AtomicBool,
+    /// The bytes of the next request's head as they came, and maybe more.
+    heard: Mutex<Vec<u8>>,
+    /// What belongs into the next head that hyper writes.
+    spelled: Mutex<Option<Spelled>>,
+    has_spelled: AtomicBool,
+    /// An earlier response may not be written yet although the next request is being answered.
+    unflushed: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -75,6 +89,7 @@ impl Client {
     pub fn new(peer: SocketAddr, cluster: &Arc<Cluster>, worker: usize, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             peer,
+            address: peer.ip().to_canonical().to_string(),
             cluster: Arc::clone(cluster),
             worker,
             born: now,
@@ -88,8 +103,64 @@ impl Client {
             uploading: AtomicBool::new(false),
             early: Mutex::default(),
             has_early: AtomicBool::new(false),
+            heard: Mutex::default(),
+            spelled: Mutex::default(),
+            has_spelled: AtomicBool::new(false),
+            unflushed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         })
+    }
+
+    /// A request begins.
+    pub fn begin(&self, now: Instant) {
+        if self.phase() == Phase::Ending {
+            self.unflushed.store(true, Ordering::Relaxed);
+        }
+        self.enter(Phase::Busy, now);
+    }
+
+    /// Everything that hyper wrote is with the system.
+    pub fn flushed(&self) {
+        if self.unflushed.load(Ordering::Relaxed) {
+            self.unflushed.store(false, Ordering::Relaxed);
+            self.waker.wake();
+        }
+    }
+
+    /// Remembers how the fields of a request are spelled that begins with these bytes, or goes on with them.
+    pub fn hear(&self, bytes: &[u8]) {
+        if self.is_uploading() {
+            return;
+        }
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() + bytes.len() <= MOST_HEARD {
+            heard.extend_from_slice(bytes);
+        }
+    }
+
+    pub fn take_heard(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps the room of what was heard; and, if nothing came between, what was heard of the next request.
+    pub fn give_heard_back(&self, mut heard: Vec<u8>, no_body: bool) {
+        let end = memmem::find(&heard, b"\r\n\r\n").map_or(heard.len(), |at| at + 4);
+        heard.drain(..if no_body { end } else { heard.len() });
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+    }
+
+    /// Has these fields written into the head of the response that comes next.
+    pub fn spell(&self, fields: Spelled) {
+        *self.spelled.lock().unwrap_or_else(PoisonError::into_inner) = Some(fields);
+        self.has_spelled.store(true, Ordering::Relaxed);
+    }
+
+    pub fn take_spelled(&self) -> Option<Spelled> {
+        if !self.has_spelled.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.has_spelled.store(false, Ordering::Relaxed);
+        self.spelled.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub fn enter(&self, phase: Phase, now: Instant) {
@@ -163,10 +234,11 @@ impl Client {
         self.waker.wake();
     }
 
-    /// Waits until everything that overtakes is written, so that the real response comes after it.
+    /// Waits until everything that comes before the real response is written.
     pub async fn overtaken(&self) {
         // Hyper flushes after it has polled for the response, and `all_overtaken` wakes the connection's task.
-        std::future::poll_fn(|_| if self.has_early() { Poll::Pending } else { Poll::Ready(()) }).await;
+        let waits = || self.has_early() || self.unflushed.load(Ordering::Relaxed);
+        std::future::poll_fn(|_| if waits() { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 
     /// Part of a request will not be read.

@@ -1,13 +1,11 @@
 //! An attempt that failed: what it is blamed on, and what becomes of an answer that nobody may want.
 
 use super::error::Fault;
-use super::upload::RequestBody;
 use super::worker::Worker;
 use crate::cluster::Ticket;
 use crate::model::Outcome;
 use crate::policy::Failure;
-use crate::upstream::{SendError, Stage, UpstreamBody};
-use http::Response;
+use crate::upstream::{Reply, SendError, Stage};
 use http_body::Body;
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
@@ -20,7 +18,7 @@ const FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// What an instance answered, and the ticket that lives as long as the answer's body.
 pub(super) struct Answer {
-    pub response: Response<UpstreamBody<RequestBody>>,
+    pub reply: Reply,
     pub ticket: Ticket,
 }
 
@@ -50,7 +48,7 @@ impl Failed {
     /// The attempt is over, but its answer may yet be the best there is.
     pub fn settle(&mut self) {
         if let Self::Status(_, answer) = self {
-            let is_failure = answer.response.status().is_server_error();
+            let is_failure = answer.reply.head.status.is_server_error();
             answer.ticket.settle(if is_failure { Outcome::ServerError } else { Outcome::Success });
         }
     }
@@ -58,7 +56,7 @@ impl Failed {
     /// Nobody will read this answer. What little is left of it is read, so that its connection can be used again.
     pub fn forget(self, worker: &Worker) {
         let Self::Status(_, answer) = self else { return };
-        let mut body = answer.response.into_body();
+        let mut body = answer.reply.body;
         if body.is_end_stream() || body.size_hint().lower() > MOST_FORGOTTEN {
             return;
         }

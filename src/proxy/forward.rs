@@ -3,15 +3,15 @@
 use super::client::Client;
 use super::error::Fault;
 use super::failed::{Answer, Failed, blame};
-use super::headers::Traits;
+use super::headers::{self, Traits};
 use super::relay::Exchange;
-use super::upload::{Gate, RequestBody, Upload};
+use super::upload::{Gate, Upload};
 use crate::balance::{PickCtx, Tried};
 use crate::cluster::{PickError, Ticket};
-use crate::model::Outcome;
+use crate::model::{Outcome, Target};
 use crate::policy::{Ask, Denied, Failure, Next, RetryReason, decide};
-use crate::upstream::{SendError, Stage};
-use http::{Request, StatusCode, header, request};
+use crate::upstream::{ConnectionSettings, Framing, Head, Reply, SendError, Sending, Stage};
+use http::StatusCode;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,11 @@ enum Late {
 /// One request and all its attempts.
 pub(super) struct Call<'a> {
     pub exchange: &'a Exchange,
-    pub head: &'a request::Parts,
+    /// As the instances get it.
+    pub head: &'a [u8],
+    pub framing: Framing,
+    /// The method is HEAD.
+    pub to_head: bool,
     pub upload: &'a Upload,
     pub traits: Traits,
     /// The client understands 1xx responses.
@@ -112,14 +116,14 @@ impl Call<'_> {
         let settings = &cluster.settings.connections;
         let target = Arc::clone(ticket.target());
         let sending = async {
-            match worker.upstream.send(&target, self.request(), settings, false).await {
+            match self.send(&target, settings, false).await {
                 Err(error)
                     if self.is_stale_connection(&error)
                         && may_repeat.replace(false)
                         && cluster.budget.retry(Instant::now()) =>
                 {
                     cluster.tally(worker.index).retry(RetryReason::StaleConnection);
-                    worker.upstream.send(&target, self.request(), settings, true).await
+                    self.send(&target, settings, true).await
                 }
                 sent => sent,
             }
@@ -136,9 +140,9 @@ impl Call<'_> {
             }
         };
         match sent {
-            Ok(response) => {
+            Ok(reply) => {
                 ticket.saw_head(Instant::now());
-                let answer = Answer { response, ticket };
+                let answer = Answer { reply, ticket };
                 match self.judge(&answer) {
                     None => Ok(answer),
                     Some(failure) => Err(Failed::Status(failure, Box::new(answer))),
@@ -153,24 +157,25 @@ impl Call<'_> {
         }
     }
 
-    /// The head and the body from its beginning, for one more attempt.
-    fn request(&self) -> Request<RequestBody> {
+    /// Sends the head, and the body from its beginning.
+    async fn send(
+        &self,
+        target: &Target,
+        settings: &ConnectionSettings,
+        fresh: bool,
+    ) -> Result<Reply, SendError> {
         let gate = self.traits.expects_continue.then(Arc::<Gate>::default);
-        let mut request = Request::new(self.upload.play(gate.clone()));
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.head.uri.clone();
-        *request.headers_mut() = self.head.headers.clone();
-        *request.extensions_mut() = self.head.extensions.clone();
-        if self.interim {
-            let client = Arc::clone(&self.exchange.client);
-            hyper::ext::on_informational(&mut request, move |interim| match (interim.status(), &gate) {
-                // Hyper says "100 Continue" to the client when its body is first asked for.
-                (StatusCode::CONTINUE, Some(gate)) => gate.open(),
-                (StatusCode::CONTINUE, None) => {}
-                (status, _) => pass_on(&client, status, interim.headers()),
-            });
-        }
-        request
+        let body = self.upload.play(gate.clone());
+        let interim = |head: &Head| match (head.status, &gate) {
+            // Hyper says "100 Continue" to the client when its body is first asked for.
+            (StatusCode::CONTINUE, Some(gate)) => gate.open(),
+            (StatusCode::CONTINUE, None) => {}
+            _ if self.interim => pass_on(&self.exchange.client, head),
+            _ => {}
+        };
+        let ask =
+            Sending { head: self.head, framing: self.framing, to_head: self.to_head, interim: &interim };
+        self.exchange.worker.upstream.send(target, &ask, body, settings, fresh).await
     }
 
     /// RFC 9112, section 9.3.1: a connection closed before the first byte of a response may have been closed before
@@ -213,9 +218,10 @@ impl Call<'_> {
 
     /// Whether a complete response counts as a failure that may be retried.
     fn judge(&self, answer: &Answer) -> Option<Failure> {
-        let status = answer.response.status().as_u16();
+        let head = &answer.reply.head;
+        let status = head.status.as_u16();
         let retry_after = || {
-            let text = answer.response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+            let text = head.fields.text("retry-after")?;
             text.trim().parse().ok().map(Duration::from_secs)
         };
         match status {
@@ -261,22 +267,10 @@ impl Call<'_> {
 }
 
 /// Sends an interim response ahead of the real one (RFC 9110, section 15.2).
-fn pass_on(client: &Client, status: StatusCode, headers: &http::HeaderMap) {
+fn pass_on(client: &Client, head: &Head) {
+    let status = head.status;
     let mut bytes =
         format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
-    for (name, value) in headers {
-        // An interim response has no body and no say over the connection.
-        if matches!(
-            *name,
-            header::CONNECTION | header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::UPGRADE
-        ) {
-            continue;
-        }
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
+    headers::interim_to_client(&head.fields, &mut bytes);
     client.overtake(&bytes);
 }

@@ -4,15 +4,17 @@ use super::client::Phase;
 use super::error::Fault;
 use super::failed::Answer;
 use super::forward::Call;
-use super::headers::{self, Traits};
+use super::headers::{self, Head, Heard, Traits};
 use super::relay::{Exchange, ResponseBody};
 use super::upgrade;
 use super::upload::{Refusal, Upload};
 use super::worker::Seat;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Ticket};
 use crate::model::Outcome;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use crate::upstream::{Framing, Reply};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
+use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -49,19 +51,28 @@ async fn answer(
     let switching = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     client.set_uploading(!body.is_end_stream());
+    let heard = client.take_heard();
     let upload = Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left, client);
-    if let Err(why) = headers::check(&parts) {
-        return refuse(&Fault::BadRequest(why), false);
+    let head = match Head::read(&parts) {
+        Ok(head) => head,
+        Err(why) => return refuse(&Fault::BadRequest(why), false),
+    };
+    let traits = head.traits;
+    if traits.circles {
+        return refuse(&Fault::Loop, traits.grpc);
     }
-    if headers::came_round(&parts.headers) {
-        return refuse(&Fault::Loop, headers::is_grpc(&parts.headers));
-    }
-    let interim = parts.version >= Version::HTTP_11;
+    let framing = upload.framing(traits.chunked);
     let service = cluster.name().as_str();
-    let traits = headers::to_upstream(&mut parts, client.peer, service, &mut worker.rng.borrow_mut());
-    let call = Call { exchange, head: &parts, upload: &upload, traits, interim };
+    let text = head.write(framing, Heard(&heard), &client.address, service, &mut worker.rng.borrow_mut());
+    client.give_heard_back(heard, framing == Framing::Empty);
+    let (to_head, interim) = (parts.method == Method::HEAD, parts.version >= Version::HTTP_11);
+    let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim };
     match call.run().await {
-        Ok(answer) => respond(exchange, answer, traits, upload.refused(), switching, seat),
+        // Hyper keeps the room of an emptied map for its next head.
+        Ok(answer) => {
+            parts.headers.clear();
+            respond(exchange, answer, traits, upload.refused(), switching, seat, parts.headers)
+        }
         Err(fault) => {
             exchange.unheard.set(upload.broke_off());
             refuse(&fault, traits.grpc)
@@ -77,40 +88,44 @@ fn respond(
     refusal: Option<Refusal>,
     switching: Option<OnUpgrade>,
     seat: Rc<Seat>,
+    mut headers: HeaderMap,
 ) -> Response<ResponseBody> {
     let Exchange { worker, cluster, client, .. } = exchange;
-    let Answer { mut response, ticket } = answer;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let (Some(from), true) = (switching, traits.upgrade) else {
-            ticket.finish(Outcome::Protocol);
-            let fault = Fault::Protocol("the instance switched protocols unasked".to_owned());
-            return fault.response(cluster, traits.grpc, Instant::now());
+    let Answer { reply: Reply { head, body }, ticket } = answer;
+    let protocol_fault = |ticket: Ticket, why: &str| {
+        ticket.finish(Outcome::Protocol);
+        Fault::Protocol(why.to_owned()).response(cluster, traits.grpc, Instant::now())
+    };
+    if let Err(why) = headers::check_answer(&head.fields) {
+        return protocol_fault(ticket, why);
+    }
+    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let body = if switched {
+        let (Some(from), true, Some(to)) = (switching, traits.upgrade, body.into_tunnel()) else {
+            return protocol_fault(ticket, "the instance switched protocols unasked");
         };
-        let to = hyper::upgrade::on(&mut response);
         let idle = cluster.settings.timeouts.upgraded_idle;
-        let target = Arc::clone(ticket.target());
-        worker.upstream.run(&target, &cluster.settings.connections, "tunnel", async move {
+        worker.tasks.spawn("tunnel", async move {
             upgrade::tunnel(from, to, ticket, idle, &seat.client).await;
         });
-        let protocol = response.headers().get(header::UPGRADE).cloned();
-        let mut switched = response.map(|_| ResponseBody::empty());
-        headers::from_upstream(switched.headers_mut());
-        switched.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = protocol {
-            switched.headers_mut().insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        let protocol = head.fields.all("upgrade").next().map(HeaderValue::from_bytes);
+        headers.extend(protocol.into_iter().flatten().map(|protocol| (header::UPGRADE, protocol)));
+        ResponseBody::empty()
+    } else {
+        let outcome = if head.status.is_server_error() { Outcome::ServerError } else { Outcome::Success };
+        if refusal.is_some() {
+            // What comes next may be the body or another request: nobody can tell (RFC 9110, section 10.1.1).
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        return switched;
+        ResponseBody::relay(body, ticket, outcome, client, refusal)
+    };
+    client.spell(headers::to_client(&head.fields, &mut headers));
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers;
+    if let Some(reason) = head.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+        response.extensions_mut().insert(reason);
     }
-    if let Err(why) = headers::check_answer(response.headers()) {
-        ticket.finish(Outcome::Protocol);
-        return Fault::Protocol(why.to_owned()).response(cluster, traits.grpc, Instant::now());
-    }
-    headers::from_upstream(response.headers_mut());
-    if refusal.is_some() {
-        // What comes next may be the body or another request: nobody can tell (RFC 9110, section 10.1.1).
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    *response.version_mut() = Version::HTTP_11;
-    let outcome = if response.status().is_server_error() { Outcome::ServerError } else { Outcome::Success };
-    response.map(|body| ResponseBody::relay(body, ticket, outcome, client, refusal))
+    response
 }

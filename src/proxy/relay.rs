@@ -1,11 +1,11 @@
 //! A response on its way to the client, and the account of its request.
 
 use super::client::{Client, Phase};
-use super::upload::{Refusal, RequestBody};
+use super::upload::Refusal;
 use super::worker::Worker;
 use crate::cluster::{Cluster, Ticket};
 use crate::model::Outcome;
-use crate::upstream::UpstreamBody;
+use crate::upstream::{BrokenBody, UpstreamBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::cell::Cell;
@@ -33,7 +33,7 @@ impl Exchange {
     const CLIENT_WENT_AWAY: u16 = 499;
 
     pub fn open(worker: Rc<Worker>, cluster: Arc<Cluster>, client: Arc<Client>, now: Instant) -> Self {
-        client.enter(Phase::Busy, now);
+        client.begin(now);
         Self {
             worker,
             cluster,
@@ -72,7 +72,7 @@ enum Content {
 /// An instance's body, and the ticket that lives until its last byte.
 #[derive(Debug)]
 struct Relay {
-    body: UpstreamBody<RequestBody>,
+    body: UpstreamBody,
     ticket: Option<Ticket>,
     /// What a complete answer counts as.
     outcome: Outcome,
@@ -94,7 +94,7 @@ impl ResponseBody {
 
     /// `outcome` is what the attempt was once its last byte has come.
     pub fn relay(
-        body: UpstreamBody<RequestBody>,
+        body: UpstreamBody,
         ticket: Ticket,
         outcome: Outcome,
         client: &Arc<Client>,
@@ -113,7 +113,7 @@ impl ResponseBody {
 }
 
 impl Relay {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.starved = frame.is_pending();
         let ended = match &frame {
@@ -147,12 +147,12 @@ impl Drop for Relay {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenBody;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         match &mut self.content {
             Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Relay(relay) => relay.poll_frame(cx),

@@ -66,6 +66,35 @@ impl ClientIo {
         true
     }
 
+    /// Takes over a head from hyper that lacks the fields that are written as they came; `false` if none is due.
+    fn complete_head(&mut self, hyper: &[u8]) -> bool {
+        let Some(spelled) = self.client.take_spelled() else { return false };
+        self.overtaking.clear();
+        spelled.complete(hyper, &mut self.overtaking);
+        true
+    }
+
+    /// Writes the head that was taken over, and in the same call the buffers after it; `taken` bytes of hyper's are
+    /// done with even if the socket is full.
+    fn write_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        taken: usize,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut parts = [IoSlice::new(&[]); 8];
+        let after = bufs.iter().filter(|buf| !buf.is_empty()).skip(1).map(|buf| &**buf);
+        let whole = std::iter::once(&*self.overtaking).chain(after);
+        parts.iter_mut().zip(whole).for_each(|(part, bytes)| *part = IoSlice::new(bytes));
+        let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write_vectored(cx, &parts)? else {
+            return Poll::Ready(Ok(taken));
+        };
+        self.client.moved.store(true, Ordering::Relaxed);
+        let of_head = written.min(self.overtaking.len());
+        self.overtaking.drain(..of_head);
+        Poll::Ready(Ok(taken + written - of_head))
+    }
+
     /// Reads and forgets what the client still sends: a socket that is closed with unread bytes resets the
     /// connection, and the client may lose the answer (RFC 9112, section 9.6).
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -96,8 +125,11 @@ impl AsyncRead for ClientIo {
         }
         ready!(read)?;
         self.client.moved.store(true, Ordering::Relaxed);
-        if self.client.phase() == Phase::Idle && buf.filled().len() > before {
-            self.client.enter(Phase::Head, Instant::now());
+        if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
+            self.client.hear(bytes);
+            if self.client.phase() == Phase::Idle {
+                self.client.enter(Phase::Head, Instant::now());
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -110,6 +142,9 @@ impl AsyncWrite for ClientIo {
             return Poll::Ready(Ok(buf.len()));
         }
         ready!(self.write_overtaking(cx))?;
+        if self.complete_head(buf) {
+            return self.write_head(cx, buf.len(), &[]);
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
         self.client.moved.store(true, Ordering::Relaxed);
         Poll::Ready(written)
@@ -126,6 +161,9 @@ impl AsyncWrite for ClientIo {
             return Poll::Ready(Ok(bufs.iter().map(|b| b.len()).sum()));
         }
         ready!(self.write_overtaking(cx))?;
+        if self.complete_head(first) {
+            return self.write_head(cx, first.len(), bufs);
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
         self.client.moved.store(true, Ordering::Relaxed);
         Poll::Ready(written)
@@ -137,6 +175,8 @@ impl AsyncWrite for ClientIo {
 
     /// Hyper calls this exactly when it has nothing left to write: the only moment at which bytes may overtake.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write_overtaking(cx))?;
+        self.client.flushed();
         match self.client.phase() {
             Phase::Ending if !self.client.is_uploading() => self.client.enter(Phase::Idle, Instant::now()),
             Phase::Busy if self.client.has_early() => {

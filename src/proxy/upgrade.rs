@@ -3,6 +3,7 @@
 use super::client::{Client, Phase};
 use crate::cluster::Ticket;
 use crate::model::Outcome;
+use crate::upstream::Tunnel;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::cell::Cell;
@@ -14,16 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// Carries bytes both ways until both sides have closed, one has failed, or nothing moved for `idle`.
-pub(super) async fn tunnel(from: OnUpgrade, to: OnUpgrade, ticket: Ticket, idle: Duration, client: &Client) {
-    let (from, to) = match (from.await, to.await) {
-        (Ok(from), Ok(to)) => (from, to),
-        (Err(_), _) => return,
-        (_, Err(_)) => return ticket.finish(Outcome::Reset),
-    };
+pub(super) async fn tunnel(from: OnUpgrade, to: Tunnel, ticket: Ticket, idle: Duration, client: &Client) {
+    let Ok(from) = from.await else { return };
     client.enter(Phase::Tunnel, Instant::now());
     let moved = Cell::new(Instant::now());
     let mut client = Watched { io: TokioIo::new(from), moved: &moved };
-    let mut instance = Watched { io: TokioIo::new(to), moved: &moved };
+    let mut instance = Watched { io: to, moved: &moved };
     let watchdog = async {
         while moved.get().elapsed() < idle {
             tokio::time::sleep_until(moved.get() + idle).await;

@@ -1,8 +1,9 @@
 //! A request body that is streamed, and kept up to a limit so that it can be sent again.
 
 use super::client::Client;
+use crate::upstream::Framing;
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::io;
@@ -178,6 +179,17 @@ impl Upload {
         }))
     }
 
+    /// How its end is told to an instance.
+    pub fn framing(&self, chunked: bool) -> Framing {
+        match &self.0 {
+            None => Framing::Empty,
+            Some(source) if !chunked => {
+                source.borrow().incoming.size_hint().exact().map_or(Framing::Chunked, Framing::Length)
+            }
+            Some(_) => Framing::Chunked,
+        }
+    }
+
     /// The instance has answered: if it never asked for the body that is held back, it will not get it.
     pub fn refused(&self) -> Option<Refusal> {
         let gate = self.0.as_ref()?.borrow().gate.clone()?;
@@ -325,23 +337,5 @@ impl Body for RequestBody {
         source.ended = frame.is_none() || source.incoming.is_end_stream();
         source.client.set_uploading(!source.ended);
         Poll::Ready(frame.map(Ok))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|play| {
-            let source = play.source.borrow();
-            source.ended && play.at >= source.kept.len()
-        })
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            None => SizeHint::with_exact(0),
-            // What is kept was part of it; only a body of which nothing has come knows its whole length.
-            Some(play) if play.at == 0 && play.source.borrow().kept.is_empty() => {
-                play.source.borrow().incoming.size_hint()
-            }
-            Some(_) => SizeHint::default(),
-        }
     }
 }

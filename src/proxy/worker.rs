@@ -3,7 +3,6 @@
 use super::client::{Client, Phase};
 use super::http::serve;
 use super::socket::ClientIo;
-use super::upload::RequestBody;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use crate::rt::LocalTasks;
@@ -61,7 +60,7 @@ impl Shared {
 pub struct Worker {
     pub(super) index: usize,
     pub(super) shared: Arc<Shared>,
-    pub(super) upstream: Rc<Upstream<RequestBody>>,
+    pub(super) upstream: Rc<Upstream>,
     pub(super) rng: RefCell<SmallRng>,
     pub(super) tasks: LocalTasks,
     clients: RefCell<HashMap<u64, Arc<Client>>>,
@@ -104,7 +103,6 @@ impl Worker {
             let service = service_fn(|request| serve(Rc::clone(&seat), Arc::clone(&cluster), request));
             let mut connection = pin!(
                 http1::Builder::new()
-                    .preserve_header_case(true)
                     .max_headers(limits.headers)
                     .max_header_size(limits.head_bytes)
                     .max_buf_size(limits.head_bytes.max(8192) + 8192)

@@ -1,36 +1,65 @@
 //! A response body that gives its connection back with its last byte.
 
+use super::chunks::{Chunks, Piece};
+use super::head::{Length, Malformed};
 use super::pool::Lease;
+use super::tunnel::Tunnel;
+use super::wire::Wire;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// The body of an instance's response. Dropped before its end, it takes the connection with it.
 #[derive(Debug)]
-pub struct UpstreamBody<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    incoming: Incoming,
-    lease: Option<Lease<B>>,
+pub struct UpstreamBody {
+    /// Until the end.
+    lease: Option<Lease>,
+    rest: Rest,
 }
 
-impl<B> UpstreamBody<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    pub(super) fn new(incoming: Incoming, lease: Lease<B>) -> Self {
-        let mut body = Self { incoming, lease: Some(lease) };
-        if body.incoming.is_end_stream() {
+/// What of it is still to come.
+#[derive(Debug)]
+enum Rest {
+    Known(u64),
+    Chunked(Chunks),
+    UntilClose,
+}
+
+/// Why it did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenBody {
+    #[error("reading the response body: {0}")]
+    Io(#[from] io::Error),
+    #[error("the response body ended early")]
+    Incomplete,
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+}
+
+impl UpstreamBody {
+    pub(super) fn new(lease: Lease, length: Length) -> Self {
+        let rest = match length {
+            Length::Known(length) => Rest::Known(length),
+            Length::Chunked => Rest::Chunked(Chunks::default()),
+            Length::UntilClose => Rest::UntilClose,
+        };
+        let mut body = Self { lease: Some(lease), rest };
+        if matches!(body.rest, Rest::Known(0)) {
             body.ended();
         }
         body
+    }
+
+    /// One that leaves HTTP behind: its connection was not given back.
+    pub(super) fn switched(lease: Lease) -> Self {
+        Self { lease: Some(lease), rest: Rest::Known(0) }
+    }
+
+    /// The connection of a response that switched protocols.
+    pub fn into_tunnel(mut self) -> Option<Tunnel> {
+        self.lease.take().map(Lease::into_tunnel)
     }
 
     fn ended(&mut self) {
@@ -40,33 +69,81 @@ where
     }
 }
 
-impl<B> Body for UpstreamBody<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+impl Rest {
+    fn ended(&self) -> bool {
+        match self {
+            Self::Known(left) => *left == 0,
+            Self::Chunked(chunks) => chunks.ended(),
+            Self::UntilClose => false,
+        }
+    }
+
+    /// The next piece of the body; whole bodies mostly come in one.
+    fn poll(&mut self, cx: &mut Context<'_>, wire: &mut Wire) -> Poll<Result<Piece, BrokenBody>> {
+        loop {
+            let piece = match self {
+                Self::Known(0) => Piece::End,
+                Self::Chunked(chunks) => chunks.take(&mut wire.input)?,
+                Self::Known(_) | Self::UntilClose if wire.input.is_empty() => Piece::More,
+                Self::Known(left) => {
+                    let bytes = wire.take_input(*left);
+                    *left -= bytes.len() as u64;
+                    Piece::Bytes(bytes)
+                }
+                Self::UntilClose => Piece::Bytes(wire.take_input(u64::MAX)),
+            };
+            if piece != Piece::More {
+                return Poll::Ready(Ok(piece));
+            }
+            if ready!(wire.poll_fill(cx))? == 0 {
+                let end = if matches!(self, Self::UntilClose) {
+                    Ok(Piece::End)
+                } else {
+                    Err(BrokenBody::Incomplete)
+                };
+                return Poll::Ready(end);
+            }
+        }
+    }
+}
+
+impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenBody;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) if !self.incoming.is_end_stream() => {}
-            Some(Ok(_)) | None => self.ended(),
-            Some(Err(_)) => self.lease = None,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        let Self { lease, rest } = &mut *self;
+        let Some(held) = lease else { return Poll::Ready(None) };
+        let piece = ready!(rest.poll(cx, &mut held.line().borrow_mut()));
+        let frame = match piece {
+            Ok(Piece::Bytes(bytes)) => Frame::data(bytes),
+            Ok(Piece::Trailers(trailers)) => Frame::trailers(trailers),
+            Ok(Piece::End | Piece::More) => {
+                self.ended();
+                return Poll::Ready(None);
+            }
+            Err(error) => {
+                self.lease = None;
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        if self.rest.ended() {
+            self.ended();
         }
-        Poll::Ready(frame)
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.lease.is_none() || self.rest.ended()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.rest {
+            Rest::Known(left) => SizeHint::with_exact(*left),
+            Rest::Chunked(_) | Rest::UntilClose => SizeHint::default(),
+        }
     }
 }

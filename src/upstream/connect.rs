@@ -2,18 +2,17 @@
 
 use super::SendError;
 use super::error::Cause;
-use super::stream::Stream;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Connects, or gives up after `limit`.
-pub(super) async fn connect(addr: SocketAddr, limit: Duration) -> Result<Stream, SendError> {
+pub(super) async fn connect(addr: SocketAddr, limit: Duration) -> Result<TcpStream, SendError> {
     let stream = tokio::time::timeout(limit, TcpStream::connect(addr))
         .await
         .map_err(|_| SendError::connect(Cause::Timeout))?
         .map_err(SendError::connect)?;
     // Small requests must not wait for an acknowledgement (Nagle, RFC 896).
     stream.set_nodelay(true).map_err(SendError::connect)?;
-    Ok(Stream::new(stream))
+    Ok(stream)
 }

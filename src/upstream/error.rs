@@ -1,5 +1,7 @@
 //! How far a request got before it failed: that decides what may be tried again.
 
+use super::head::Malformed;
+use super::outgoing::BodyError;
 use rustix::io::Errno;
 use std::io;
 
@@ -32,19 +34,12 @@ pub enum Cause {
     Io(#[from] io::Error),
     #[error("no connection in time")]
     Timeout,
-    #[error("{}", with_causes(.0))]
-    Http(#[from] hyper::Error),
-}
-
-/// Hyper's own sentence is "connection error"; what happened stands in its sources.
-fn with_causes(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    #[error("connection closed")]
+    Closed,
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    #[error("{0}")]
+    Body(#[from] BodyError),
 }
 
 impl std::fmt::Display for Stage {
@@ -64,7 +59,7 @@ impl SendError {
 
     /// What came back was no HTTP.
     pub fn is_protocol(&self) -> bool {
-        matches!(&self.source, Cause::Http(e) if e.is_parse() || e.is_parse_status() || e.is_parse_too_large())
+        matches!(self.source, Cause::Malformed(_))
     }
 
     /// This process, or the whole machine, has no file descriptor left: that says nothing of the instance.
@@ -75,6 +70,6 @@ impl SendError {
 
     /// Our own request body failed: the client's upload broke off.
     pub fn is_upload(&self) -> bool {
-        matches!(&self.source, Cause::Http(e) if e.is_user())
+        matches!(self.source, Cause::Body(_))
     }
 }

@@ -1,16 +1,25 @@
 //! Talking to a target: this worker's connections to it, and what a failed exchange says about what was sent.
 
 mod body;
+mod chunks;
 mod connect;
 mod error;
+mod exchange;
+mod head;
+mod outgoing;
 mod pool;
-mod stream;
+mod tunnel;
+mod wire;
 
 use std::time::Duration;
 
-pub use body::UpstreamBody;
+pub use body::{BrokenBody, UpstreamBody};
 pub use error::{Cause, SendError, Stage};
+pub use exchange::{Reply, Sending};
+pub use head::{Fields, Head};
+pub use outgoing::Framing;
 pub use pool::Upstream;
+pub use tunnel::Tunnel;
 
 /// How the connections to a service's targets are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,239 +1,250 @@
 //! One worker's kept-alive connections, by target.
 
-use super::body::UpstreamBody;
 use super::connect::connect;
-use super::stream::Heard;
-use super::{ConnectionSettings, SendError, Stage};
+use super::exchange::{Reply, Sending, exchange};
+use super::head::{Head, Length};
+use super::outgoing::Outgoing;
+use super::tunnel::Tunnel;
+use super::wire::{Line, Wire};
+use super::{ConnectionSettings, SendError, Stage, UpstreamBody};
 use crate::model::{History, Target, TargetId};
 use crate::rt::LocalTasks;
-use http::{Request, Response};
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use std::cell::RefCell;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
+
+/// Read buffers that wait for their next use: a connection needs one only while it is in use.
+const SPARE_BUFFERS: usize = 64;
 
 /// This worker's way to all targets. Dropping it closes the idle connections; busy ones end with their exchange.
 #[derive(Debug)]
-pub struct Upstream<B> {
-    pools: RefCell<HashMap<TargetId, Pool<B>>>,
+pub struct Upstream {
+    pools: RefCell<FxHashMap<TargetId, Pool>>,
+    buffers: RefCell<Vec<BytesMut>>,
+    /// As of the last sweep: exact enough to tell how long a connection has been idle.
+    now: Cell<Instant>,
     tasks: LocalTasks,
 }
 
 #[derive(Debug)]
-struct Pool<B> {
+struct Pool {
     history: Arc<History>,
     /// Most recently used last: the oldest ones run into their idle limit.
-    idle: Vec<Idle<B>>,
-    /// What still runs at this target, to be cut when its drain time is over.
-    running: HashMap<u64, AbortHandle>,
-    next_run: u64,
+    idle: Vec<Idle>,
+    /// All connections to this target, to be cut when its drain time is over.
+    lines: Vec<Weak<RefCell<Wire>>>,
     settings: ConnectionSettings,
 }
 
 #[derive(Debug)]
-struct Idle<B> {
-    wire: Wire<B>,
+struct Idle {
+    line: Line,
     since: Instant,
 }
 
-/// A connection as its user sees it.
+/// A connection that is in use; given back when its exchange has ended well. Dropped, it is closed.
 #[derive(Debug)]
-struct Wire<B> {
-    sender: SendRequest<B>,
-    heard: Heard,
-}
-
-/// A connection that is in use; given back when its exchange has ended well.
-#[derive(Debug)]
-pub(super) struct Lease<B> {
-    upstream: Weak<Upstream<B>>,
+pub(super) struct Lease {
+    upstream: Rc<Upstream>,
     target: TargetId,
-    wire: Wire<B>,
+    line: Line,
 }
 
-impl<B> Upstream<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+impl Upstream {
     pub fn new(tasks: LocalTasks) -> Rc<Self> {
-        Rc::new(Self { pools: RefCell::default(), tasks })
+        Rc::new(Self {
+            pools: RefCell::default(),
+            buffers: RefCell::default(),
+            now: Cell::new(Instant::now()),
+            tasks,
+        })
     }
 
     /// Sends a request on a kept-alive connection, or on a new one if there is none or `fresh` is asked for.
     ///
     /// # Errors
     /// [`SendError`] tells how far the request got.
-    pub async fn send(
+    pub async fn send<B>(
         self: &Rc<Self>,
         target: &Target,
-        mut request: Request<B>,
+        ask: &Sending<'_>,
+        body: B,
         settings: &ConnectionSettings,
         fresh: bool,
-    ) -> Result<Response<UpstreamBody<B>>, SendError> {
-        if !fresh {
-            while let Some(mut wire) = self.take_idle(target, settings) {
-                wire.heard.forget();
-                match wire.sender.try_send_request(request).await {
-                    Ok(response) => return Ok(self.opened(target, wire, response)),
-                    Err(mut error) => match error.take_message() {
-                        // It was closed under our hands before anything was written: no harm done.
-                        Some(unsent) => request = unsent,
-                        None => {
-                            return Err(SendError {
-                                stage: Stage::Head,
-                                reused: true,
-                                heard: wire.heard.get(),
-                                source: error.into_error().into(),
-                            });
-                        }
-                    },
+    ) -> Result<Reply, SendError>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut outgoing = Outgoing::new(body, ask.framing);
+        loop {
+            let kept = if fresh { None } else { self.take_idle(target.id()) };
+            let reused = kept.is_some();
+            let line = match kept {
+                Some(line) => line,
+                None => self.open(target, settings).await?,
+            };
+            match exchange(&line, &mut outgoing, ask).await {
+                Ok(head) => return self.reply(target.id(), line, outgoing, head, ask),
+                // It was closed under our hands before anything was written: no harm done.
+                Err(_) if reused && outgoing.is_untouched() => {}
+                Err(source) => {
+                    let stage = if outgoing.is_untouched() { Stage::Unsent } else { Stage::Head };
+                    return Err(SendError { stage, reused, heard: line.borrow().heard, source });
                 }
             }
         }
-        let mut wire = self.open(target, settings).await?;
-        match wire.sender.try_send_request(request).await {
-            Ok(response) => Ok(self.opened(target, wire, response)),
-            Err(mut error) => {
-                let stage = if error.take_message().is_some() { Stage::Unsent } else { Stage::Head };
-                let heard = wire.heard.get();
-                Err(SendError { stage, reused: false, heard, source: error.into_error().into() })
-            }
-        }
-    }
-
-    /// Lets something that is no pooled connection (a tunnel) be cut when the target's drain time is over.
-    pub fn run(
-        self: &Rc<Self>,
-        target: &Target,
-        settings: &ConnectionSettings,
-        name: &'static str,
-        task: impl Future<Output = ()> + 'static,
-    ) {
-        let mut pools = self.pools.borrow_mut();
-        let pool = Self::pool(&mut pools, target, settings);
-        let number = pool.next_run;
-        pool.next_run += 1;
-        let (weak, id) = (Rc::downgrade(self), target.id());
-        let abort = self.tasks.spawn(name, async move {
-            task.await;
-            if let Some(pools) = weak.upgrade()
-                && let Some(pool) = pools.pools.borrow_mut().get_mut(&id)
-            {
-                pool.running.remove(&number);
-            }
-        });
-        pool.running.insert(number, abort);
     }
 
     /// Closes what has been idle for too long or leads to removed targets, and cuts what outlived its drain time.
     pub fn sweep(&self, now: Instant) {
+        self.now.set(now);
         self.pools.borrow_mut().retain(|_, pool| {
-            pool.idle.retain(|idle| {
+            pool.idle.retain_mut(|idle| {
                 now.saturating_duration_since(idle.since) < pool.settings.keep_alive
-                    && !idle.wire.sender.is_closed()
+                    && idle.line.borrow().is_quiet()
             });
+            pool.lines.retain(|line| line.strong_count() > 0);
             let Some(retired) = pool.history.retired_at() else { return true };
             pool.idle.clear();
             if now.saturating_duration_since(retired) >= pool.settings.drain {
-                for (_, abort) in pool.running.drain() {
-                    abort.abort();
-                }
+                pool.lines
+                    .drain(..)
+                    .filter_map(|line| line.upgrade())
+                    .for_each(|line| line.borrow_mut().cut());
             }
-            !pool.running.is_empty()
+            !pool.lines.is_empty()
         });
     }
 
-    fn take_idle(&self, target: &Target, settings: &ConnectionSettings) -> Option<Wire<B>> {
+    fn take_idle(&self, target: TargetId) -> Option<Line> {
         let mut pools = self.pools.borrow_mut();
-        let pool = pools.get_mut(&target.id())?;
-        while let Some(idle) = pool.idle.pop() {
-            if idle.wire.sender.is_ready() && idle.since.elapsed() < settings.keep_alive {
-                return Some(idle.wire);
+        let idle = &mut pools.get_mut(&target)?.idle;
+        while let Some(Idle { line, .. }) = idle.pop() {
+            let mut wire = line.borrow_mut();
+            if wire.is_quiet() {
+                wire.input = self.buffers.borrow_mut().pop().unwrap_or_default();
+                wire.heard = false;
+                drop(wire);
+                return Some(line);
             }
         }
         None
     }
 
-    async fn open(
-        self: &Rc<Self>,
-        target: &Target,
-        settings: &ConnectionSettings,
-    ) -> Result<Wire<B>, SendError> {
-        let stream = connect(target.endpoint.addr, settings.connect).await?;
-        let heard = stream.heard();
-        let (sender, connection) = http1::Builder::new()
-            .preserve_header_case(true)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(SendError::connect)?;
-        self.run(target, settings, "upstream", async move {
-            // Its error reaches the one who waits for the response.
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(Wire { sender, heard })
-    }
-
-    fn opened(
-        self: &Rc<Self>,
-        target: &Target,
-        wire: Wire<B>,
-        response: Response<hyper::body::Incoming>,
-    ) -> Response<UpstreamBody<B>> {
-        let lease = Lease { upstream: Rc::downgrade(self), target: target.id(), wire };
-        response.map(|body| UpstreamBody::new(body, lease))
-    }
-
-    fn pool<'a>(
-        pools: &'a mut HashMap<TargetId, Pool<B>>,
-        target: &Target,
-        settings: &ConnectionSettings,
-    ) -> &'a mut Pool<B> {
-        pools.entry(target.id()).or_insert_with(|| Pool {
+    async fn open(&self, target: &Target, settings: &ConnectionSettings) -> Result<Line, SendError> {
+        let socket = connect(target.endpoint.addr, settings.connect).await?;
+        let line = Rc::new(RefCell::new(Wire::new(socket)));
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.entry(target.id()).or_insert_with(|| Pool {
             history: Arc::clone(&target.history),
             idle: Vec::new(),
-            running: HashMap::new(),
-            next_run: 0,
+            lines: Vec::new(),
             settings: settings.clone(),
-        })
+        });
+        pool.lines.push(Rc::downgrade(&line));
+        Ok(line)
     }
 
-    fn put_idle(&self, target: TargetId, wire: Wire<B>) {
-        if let Some(pool) = self.pools.borrow_mut().get_mut(&target)
-            && pool.idle.len() < pool.settings.keep_alive_connections
-            && pool.history.retired_at().is_none()
-        {
-            pool.idle.push(Idle { wire, since: Instant::now() });
+    /// A response has begun. What is still to be sent of its request goes on beside it.
+    fn reply<B>(
+        self: &Rc<Self>,
+        target: TargetId,
+        line: Line,
+        mut outgoing: Outgoing<B>,
+        head: Head,
+        ask: &Sending<'_>,
+    ) -> Result<Reply, SendError>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let length = head.body_length(ask.to_head).map_err(|malformed| SendError {
+            stage: Stage::Head,
+            reused: false,
+            heard: true,
+            source: malformed.into(),
+        })?;
+        let mut wire = line.borrow_mut();
+        wire.keep = head.keeps_alive() && length != Length::UntilClose;
+        if !outgoing.is_past_head(ask.head) {
+            wire.broke(std::io::ErrorKind::BrokenPipe.into());
         }
+        if !outgoing.is_over() && !wire.is_broken() {
+            wire.sending = true;
+            let (upstream, line) = (Rc::clone(self), Rc::clone(&line));
+            self.tasks.spawn("upload", async move {
+                let sent = std::future::poll_fn(|cx| outgoing.poll(cx, &mut line.borrow_mut(), b"")).await;
+                let mut wire = line.borrow_mut();
+                wire.sending = false;
+                if sent.is_err() {
+                    // The instance must not take what it has for the whole.
+                    wire.cut();
+                } else if wire.returned {
+                    drop(wire);
+                    upstream.put_idle(target, line);
+                }
+            });
+        }
+        drop(wire);
+        let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let lease = Lease { upstream: Rc::clone(self), target, line };
+        let body = if switched { UpstreamBody::switched(lease) } else { UpstreamBody::new(lease, length) };
+        Ok(Reply { head, body })
+    }
+
+    fn put_idle(&self, target: TargetId, line: Line) {
+        let mut pools = self.pools.borrow_mut();
+        let Some(pool) = pools.get_mut(&target) else { return };
+        if pool.idle.len() >= pool.settings.keep_alive_connections || pool.history.retired_at().is_some() {
+            return;
+        }
+        let mut wire = line.borrow_mut();
+        if !wire.is_clean() {
+            return;
+        }
+        let mut buffers = self.buffers.borrow_mut();
+        if let Some(buffer) = wire.park()
+            && buffers.len() < SPARE_BUFFERS
+        {
+            buffers.push(buffer);
+        }
+        drop(wire);
+        pool.idle.push(Idle { line, since: self.now.get() });
     }
 }
 
-impl<B> Lease<B>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    /// The exchange is over and the connection may carry another, as soon as hyper has put it in order.
-    pub(super) fn give_back(mut self) {
-        let Some(upstream) = self.upstream.upgrade() else { return };
-        if self.wire.sender.is_ready() {
-            upstream.put_idle(self.target, self.wire);
-        } else if !self.wire.sender.is_closed() {
-            let weak = self.upstream.clone();
-            upstream.tasks.spawn("settle", async move {
-                if self.wire.sender.ready().await.is_ok()
-                    && let Some(upstream) = weak.upgrade()
-                {
-                    upstream.put_idle(self.target, self.wire);
-                }
-            });
+impl Lease {
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// The response is over, and the connection may carry another one.
+    pub fn give_back(self) {
+        let mut wire = self.line.borrow_mut();
+        wire.returned = wire.sending;
+        if !wire.sending {
+            drop(wire);
+            self.upstream.put_idle(self.target, Rc::clone(&self.line));
+        }
+    }
+
+    pub fn into_tunnel(self) -> Tunnel {
+        Tunnel::new(Rc::clone(&self.line))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut wire = self.line.borrow_mut();
+        // Nobody waits for the answer to what is still being sent.
+        if wire.sending && !wire.returned {
+            wire.cut();
         }
     }
 }

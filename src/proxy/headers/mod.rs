@@ -1,0 +1,13 @@
+//! Which header fields go on, which stay here, and which are added.
+
+mod field;
+mod request;
+mod response;
+mod spelling;
+
+#[cfg(test)]
+mod tests;
+
+pub(super) use request::{Head, Traits};
+pub(super) use response::{check_answer, interim_to_client, to_client};
+pub(super) use spelling::{Heard, Spelled};

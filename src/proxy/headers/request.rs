@@ -1,0 +1,243 @@
+//! The head of a request: what it says, and what of it the instance gets to see.
+
+use super::field::{Field, Named, is_other_coding, lists, tokens};
+use super::spelling::Heard;
+use crate::upstream::Framing;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Version, request};
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+/// A request that came through this many sidecars of our name goes round in circles.
+const MOST_HOPS: usize = 8;
+
+/// What the request's head says about how to handle it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Traits {
+    /// Safe to repeat (RFC 9110, section 9.2.2), or marked so by an Idempotency-Key.
+    pub idempotent: bool,
+    /// It asks to switch protocols.
+    pub upgrade: bool,
+    /// It waits for `100 Continue` before it sends its body.
+    pub expects_continue: bool,
+    /// It announces its body in chunks.
+    pub chunked: bool,
+    pub grpc: bool,
+    /// It has passed so many sidecars that it must be going in circles.
+    pub circles: bool,
+}
+
+/// A head, read in one pass.
+#[derive(Debug)]
+pub(in crate::proxy) struct Head<'a> {
+    pub traits: Traits,
+    parts: &'a request::Parts,
+    named: Named<'a>,
+    host: Option<&'a HeaderValue>,
+    upgrade: Option<&'a HeaderValue>,
+    trailers: bool,
+    has_proto: bool,
+    has_forwarded_host: bool,
+    has_trace: bool,
+}
+
+impl<'a> Head<'a> {
+    /// Reads it and checks what hyper leaves to us.
+    ///
+    /// # Errors
+    /// The text says what is wrong.
+    pub fn read(parts: &'a request::Parts) -> Result<Self, &'static str> {
+        if parts.method == Method::CONNECT {
+            return Err("CONNECT is not supported: this is a reverse proxy");
+        }
+        if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
+            return Err("the request target is neither a path nor a whole URI (RFC 9112, section 3.2)");
+        }
+        let current = parts.version >= Version::HTTP_11;
+        let (mut has_length, mut wants_switch, mut h2c, mut hops, mut keyed) =
+            (false, false, false, 0, false);
+        let traits = Traits {
+            idempotent: is_idempotent(&parts.method),
+            upgrade: false,
+            expects_continue: false,
+            chunked: false,
+            grpc: false,
+            circles: false,
+        };
+        let mut head = Self {
+            traits,
+            parts,
+            named: Named::default(),
+            host: None,
+            upgrade: None,
+            trailers: false,
+            has_proto: false,
+            has_forwarded_host: false,
+            has_trace: false,
+        };
+        for (name, field) in &parts.headers {
+            let value = field.as_bytes();
+            match Field::of(name.as_str().as_bytes()) {
+                Field::Host => {
+                    if head.host.replace(field).is_some() {
+                        return Err("more than one Host field (RFC 9112, section 3.2)");
+                    }
+                }
+                Field::TransferEncoding => {
+                    if is_other_coding(value) {
+                        return Err("a transfer coding other than chunked (RFC 9112, section 6.1)");
+                    }
+                    head.traits.chunked = true;
+                }
+                Field::ContentLength => has_length = true,
+                Field::Connection => {
+                    head.named.add(value);
+                    wants_switch |= lists(value, "upgrade");
+                }
+                Field::Te => head.trailers |= lists(value, "trailers"),
+                Field::Upgrade => {
+                    h2c |= lists(value, "h2c");
+                    head.upgrade.get_or_insert(field);
+                }
+                Field::Expect => {
+                    head.traits.expects_continue |= current && value.eq_ignore_ascii_case(b"100-continue");
+                }
+                Field::ContentType => head.traits.grpc |= value.starts_with(b"application/grpc"),
+                Field::Via => hops += tokens(value).filter(|hop| hop.ends_with(b" outrigger")).count(),
+                Field::IdempotencyKey => keyed = true,
+                Field::ForwardedProto => head.has_proto = true,
+                Field::ForwardedHost => head.has_forwarded_host = true,
+                Field::Traceparent => head.has_trace = true,
+                _ => {}
+            }
+        }
+        if current && head.host.is_none() {
+            return Err("no Host field (RFC 9112, section 3.2)");
+        }
+        // Two framings are two meanings: the classic of request smuggling (RFC 9112, section 6.1).
+        if head.traits.chunked && (has_length || !current) {
+            return Err("Transfer-Encoding beside Content-Length, or in HTTP/1.0 (RFC 9112, section 6.1)");
+        }
+        head.traits.idempotent |= keyed;
+        head.traits.circles = hops >= MOST_HOPS;
+        // `h2c` is obsolete, some clients offer it with every request, and nothing after the switch would be HTTP/1.1
+        // any more: it is treated as not sent (RFC 9113, section 3.1).
+        head.traits.upgrade =
+            parts.version == Version::HTTP_11 && wants_switch && head.upgrade.is_some() && !h2c;
+        Ok(head)
+    }
+
+    /// Writes the head that the instance gets, in the spelling that was `heard`. `service` is its Host if the client
+    /// named none.
+    pub fn write(
+        &self,
+        framing: Framing,
+        heard: Heard<'_>,
+        peer: &str,
+        service: &str,
+        rng: &mut SmallRng,
+    ) -> Vec<u8> {
+        let request::Parts { method, uri, headers, version, .. } = self.parts;
+        let mut out = Out(Vec::with_capacity(512));
+        // The target goes by origin form; an absolute one overrules Host (RFC 9112, section 3.2.2).
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        out.push(&[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
+        let host = uri.authority().map(host_of).or(self.host.map(HeaderValue::as_bytes));
+        let mut spelling = heard.names();
+        let mut forwarded = false;
+        for (name, value) in headers {
+            let field = Field::of(name.as_str().as_bytes());
+            let spelled = spelling.of(name.as_str());
+            match field {
+                _ if field.is_hop_by_hop() || self.named.has(spelled) => {}
+                Field::Host => out.field(spelled, host.unwrap_or_default()),
+                Field::ForwardedFor if forwarded => {}
+                Field::ForwardedFor => {
+                    forwarded = true;
+                    out.push(&[spelled, b": "]);
+                    for hop in headers.get_all(name) {
+                        out.push(&[hop.as_bytes(), b", "]);
+                    }
+                    out.push(&[peer.as_bytes(), b"\r\n"]);
+                }
+                _ => out.field(spelled, value.as_bytes()),
+            }
+        }
+        // HTTP/1.0 may go without Host, what we send may not (RFC 9112, section 3.2). The client did not name this one.
+        if self.host.is_none() {
+            out.field(b"host", host.unwrap_or(service.as_bytes()));
+        }
+        if let (true, Some(protocols)) = (self.traits.upgrade, self.upgrade) {
+            out.push(&[b"connection: upgrade\r\nupgrade: ", protocols.as_bytes(), b"\r\n"]);
+        } else if self.trailers {
+            out.push(&[b"connection: te\r\nte: trailers\r\n"]);
+        }
+        if framing == Framing::Chunked {
+            out.push(&[b"transfer-encoding: chunked\r\n"]);
+        }
+        if !forwarded {
+            out.field(b"x-forwarded-for", peer.as_bytes());
+        }
+        if !self.has_proto {
+            out.push(&[b"x-forwarded-proto: http\r\n"]);
+        }
+        if let (false, Some(host)) = (self.has_forwarded_host, host) {
+            out.field(b"x-forwarded-host", host);
+        }
+        // The version that was received (RFC 9110, section 7.6.3).
+        out.push(&[if *version < Version::HTTP_11 {
+            b"via: 1.0 outrigger\r\n"
+        } else {
+            b"via: 1.1 outrigger\r\n"
+        }]);
+        if !self.has_trace {
+            out.field(b"traceparent", &traceparent(rng));
+        }
+        out.push(&[b"\r\n"]);
+        out.0
+    }
+}
+
+/// A head as it is written.
+struct Out(Vec<u8>);
+
+impl Out {
+    fn push(&mut self, parts: &[&[u8]]) {
+        for part in parts {
+            self.0.extend_from_slice(part);
+        }
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.push(&[name, b": ", value, b"\r\n"]);
+    }
+}
+
+/// A fresh, unsampled W3C trace context (Trace Context, section 3.2): a later hop decides whether to record.
+fn traceparent(rng: &mut SmallRng) -> [u8; 55] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let mut fill = |from: usize, to: usize, mut number: u64| {
+        for digit in text.get_mut(from..to).into_iter().flatten() {
+            *digit = DIGITS.get((number & 15) as usize).copied().unwrap_or_default();
+            number >>= 4;
+        }
+    };
+    // An identifier of zeros is invalid.
+    fill(3, 19, rng.random());
+    fill(19, 35, rng.random::<u64>() | 1);
+    fill(36, 52, rng.random::<u64>() | 1);
+    text
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+fn host_of(authority: &Authority) -> &[u8] {
+    let text = authority.as_str();
+    text.rsplit_once('@').map_or(text, |(_, host)| host).as_bytes()
+}

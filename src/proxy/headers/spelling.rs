@@ -1,0 +1,190 @@
+//! How field names are spelled. Their case means nothing (RFC 9110, section 5.1), but old peers may think otherwise,
+//! and hyper forgets it: names come and go as they were sent because of what is done here, and only the names.
+
+use super::field::Field;
+use crate::upstream::Fields;
+use memchr::memchr;
+
+/// Lines that are kept track of; names of later ones are in lower case.
+const MOST_LINES: u32 = 128;
+
+/// The bytes of a request as they came, from the first one on; maybe more than its head, maybe nothing.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Heard<'a>(pub &'a [u8]);
+
+/// Finds the names of one request's fields.
+#[derive(Debug)]
+pub(super) struct Names<'a> {
+    /// From the first field on.
+    fields: &'a [u8],
+    /// From the line after the last one that was found, and its number.
+    next: &'a [u8],
+    line: u32,
+    /// Lines that were found.
+    found: u128,
+}
+
+impl<'a> Heard<'a> {
+    pub(super) fn names(self) -> Names<'a> {
+        let fields = after_line(self.0);
+        Names { fields, next: fields, line: 0, found: 0 }
+    }
+}
+
+impl<'a> Names<'a> {
+    /// `name` as it was spelled. Mostly fields are asked for in the order in which they came.
+    pub fn of<'b>(&mut self, name: &'b str) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        if let Some(spelled) = starts_with(self.next, name) {
+            self.found |= 1_u128.checked_shl(self.line).unwrap_or_default();
+            self.next = after_line(self.next);
+            self.line += 1;
+            return spelled;
+        }
+        let (mut rest, mut line) = (self.fields, 0);
+        while line < MOST_LINES && !matches!(rest.first(), None | Some(b'\r' | b'\n')) {
+            let bit = 1_u128 << line;
+            if self.found & bit == 0
+                && let Some(spelled) = starts_with(rest, name)
+            {
+                self.found |= bit;
+                (self.next, self.line) = (after_line(rest), line + 1);
+                return spelled;
+            }
+            rest = after_line(rest);
+            line += 1;
+        }
+        name.as_bytes()
+    }
+}
+
+/// The name at the front of the text, if it is this one.
+fn starts_with<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (spelled, rest) = text.split_at_checked(name.len())?;
+    (rest.first() == Some(&b':') && spelled.eq_ignore_ascii_case(name.as_bytes())).then_some(spelled)
+}
+
+fn after_line(text: &[u8]) -> &[u8] {
+    memchr(b'\n', text).and_then(|end| text.get(end + 1..)).unwrap_or_default()
+}
+
+/// Fields of a response that go to the client as they came, past hyper.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Spelled {
+    text: Vec<u8>,
+    /// Which of the fields that hyper writes are among them.
+    pub(super) length: bool,
+    pub(super) trailer: bool,
+    pub(super) date: bool,
+}
+
+impl Spelled {
+    pub(super) fn with_room_for(fields: &Fields) -> Self {
+        Self { text: Vec::with_capacity(fields.size()), ..Self::default() }
+    }
+
+    pub(super) fn push(&mut self, name: &[u8], value: &[u8]) {
+        for part in [name, b": ", value, b"\r\n"] {
+            self.text.extend_from_slice(part);
+        }
+    }
+
+    /// Writes a head to `out`: the status line as `hyper` wrote it, these fields, then those that only it knows.
+    /// Interim responses before it stay as they are.
+    pub fn complete(&self, hyper: &[u8], out: &mut Vec<u8>) {
+        let mut rest = hyper;
+        while !rest.starts_with(b"HTTP/1.")
+            || rest.starts_with(b"HTTP/1.1 1") && !rest.starts_with(b"HTTP/1.1 101")
+        {
+            let (interim, head) = rest.split_at(end_of_head(rest));
+            out.extend_from_slice(interim);
+            rest = head;
+            if interim.is_empty() {
+                break;
+            }
+        }
+        let (status_line, mut rest) = rest.split_at(rest.len() - after_line(rest).len());
+        out.extend_from_slice(status_line);
+        out.extend_from_slice(&self.text);
+        loop {
+            let (line, after) = rest.split_at(rest.len() - after_line(rest).len());
+            if line.len() <= 2 {
+                break;
+            }
+            let name = memchr(b':', line).and_then(|end| line.get(..end)).unwrap_or_default();
+            let known = match Field::of(name) {
+                Field::ContentLength => self.length,
+                Field::Trailer => self.trailer,
+                Field::Date => self.date,
+                _ => false,
+            };
+            if !known {
+                out.extend_from_slice(line);
+            }
+            rest = after;
+        }
+        // The empty line, and whatever may come after it.
+        out.extend_from_slice(rest);
+    }
+}
+
+/// Where the first head of the text ends; 0 if it does not.
+fn end_of_head(text: &[u8]) -> usize {
+    memchr::memmem::find(text, b"\r\n\r\n").map_or(0, |at| at + 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_order_out_of_order_and_repeated() {
+        let text = b"GET / HTTP/1.1\r\nHOST: h\r\nX-Camel: 1\r\nCookie: a\r\ncookie: b\r\nX-CAMEL: 2\r\n\r\nx-Body: 1\r\n";
+        let mut names = Heard(text).names();
+        for (asked, spelled) in [
+            ("host", "HOST"),
+            ("x-camel", "X-Camel"),
+            ("x-camel", "X-CAMEL"),
+            ("cookie", "Cookie"),
+            ("cookie", "cookie"),
+            ("cookie", "cookie"),
+            ("x-body", "x-body"),
+            ("x-other", "x-other"),
+        ] {
+            assert_eq!(names.of(asked), spelled.as_bytes(), "{asked}");
+        }
+    }
+
+    #[test]
+    fn without_the_bytes_names_are_in_lower_case() {
+        for text in [&b""[..], b"GET", b"GET / HTTP/1.1\r\n", b"\r\n\r\n", b"x\nHos"] {
+            assert_eq!(Heard(text).names().of("host"), b"host");
+        }
+        let many = format!("GET / HTTP/1.1\r\n{}LAST: 1\r\n\r\n", "A: 1\r\n".repeat(200));
+        let mut names = Heard(many.as_bytes()).names();
+        assert_eq!(names.of("last"), b"last");
+        assert_eq!(names.of("a"), b"A");
+    }
+
+    #[test]
+    fn a_head_is_completed_with_the_fields_that_hyper_does_not_know() {
+        let mut spelled = Spelled { length: true, date: true, ..Spelled::default() };
+        spelled.push(b"Content-Length", b"3");
+        spelled.push(b"X-Camel", b"caf\xe9");
+        spelled.push(b"DATE", b"today");
+        let head =
+            b"HTTP/1.1 200 All Right\r\ncontent-length: 3\r\nconnection: close\r\ndate: now\r\n\r\nabc";
+        let whole = b"HTTP/1.1 200 All Right\r\nContent-Length: 3\r\nX-Camel: caf\xe9\r\nDATE: today\r\nconnection: close\r\n\r\nabc";
+        let complete = |head: &[u8]| {
+            let mut out = Vec::new();
+            spelled.complete(head, &mut out);
+            out
+        };
+        assert_eq!(complete(head), whole);
+        for interim in [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], b"ntinue\r\n\r\n"] {
+            assert_eq!(complete(&[interim, head].concat()), [interim, whole].concat());
+        }
+    }
+}

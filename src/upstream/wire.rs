@@ -1,0 +1,131 @@
+//! The socket to an instance and what was read from it: what the instance said before it hung up is still heard.
+
+use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+
+/// Most answers fit into one read of this many bytes ...
+const SMALLEST_READ: usize = 16 << 10;
+/// ... and long ones come in reads that grow up to this.
+const LARGEST_READ: usize = 256 << 10;
+
+/// A connection, shared by whoever reads the response and whoever still sends the request. All of them run on one
+/// thread, and borrow it for one poll.
+pub(super) type Line = Rc<RefCell<Wire>>;
+
+/// A server that refuses an upload answers and closes while the upload is still coming, and its system resets the
+/// connection for the bytes that nobody read (RFC 9112, section 9.6). A failed write therefore only ends the sending:
+/// everything that came is read first.
+#[derive(Debug)]
+pub(super) struct Wire {
+    socket: TcpStream,
+    /// Read, and not yet understood.
+    pub input: BytesMut,
+    /// Size of the next read.
+    room: usize,
+    /// Why more bytes lead nowhere.
+    broken: Option<io::Error>,
+    /// We have ended it ourselves.
+    cut: bool,
+    /// Some byte has come since the last request went out.
+    pub heard: bool,
+    /// Another request may follow the one that is being answered.
+    pub keep: bool,
+    /// A request body is still on its way although its response has begun ...
+    pub sending: bool,
+    /// ... and is over.
+    pub returned: bool,
+}
+
+impl Wire {
+    pub fn new(socket: TcpStream) -> Self {
+        Self {
+            socket,
+            input: BytesMut::new(),
+            room: SMALLEST_READ,
+            broken: None,
+            cut: false,
+            heard: false,
+            keep: false,
+            sending: false,
+            returned: false,
+        }
+    }
+
+    /// Reads what is there; 0 at the end.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.reserve(self.room);
+        let count = ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input))?;
+        if count == 0 && self.cut {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        self.heard |= count > 0;
+        if count >= self.room {
+            self.room = (self.room * 4).min(LARGEST_READ);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Writes some of it.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+    }
+
+    /// A write has failed.
+    pub fn broke(&mut self, error: io::Error) {
+        self.broken.get_or_insert(error);
+    }
+
+    /// Why nothing more could be sent, if so.
+    pub fn take_break(&mut self) -> Option<io::Error> {
+        self.broken.take()
+    }
+
+    /// Nothing more can be sent.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// The response was read to its end, and nothing came after it: another request may follow.
+    pub fn is_clean(&self) -> bool {
+        self.keep && self.input.is_empty() && !self.is_broken() && !self.cut
+    }
+
+    /// Nothing has come, and nobody has hung up. No system call unless the runtime knows that something has.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.socket.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Ends it for whoever reads or writes now: its end is an error.
+    pub fn cut(&mut self) {
+        self.cut = true;
+        // One that the instance has ended already needs no second end.
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
+    }
+
+    /// Gives its buffer away while nobody uses it, and takes it for its next use.
+    pub fn park(&mut self) -> Option<BytesMut> {
+        let room = std::mem::replace(&mut self.room, SMALLEST_READ);
+        let buffer = std::mem::take(&mut self.input);
+        // A large one served one large answer.
+        (room == SMALLEST_READ).then_some(buffer)
+    }
+
+    /// The bytes that were read, up to `most` of them.
+    pub fn take_input(&mut self, most: u64) -> Bytes {
+        let count = usize::try_from(most).unwrap_or(usize::MAX).min(self.input.len());
+        self.input.split_to(count).freeze()
+    }
+
+    pub fn socket(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(&mut self.socket)
+    }
+}
