@@ -31,6 +31,11 @@ impl Ticket {
         &self.target
     }
 
+    /// When it was opened.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The response head came: the latency sample. Later bytes say nothing about the instance's speed.
     pub fn saw_head(&mut self, now: Instant) {
         self.target.history.load.sample(now.saturating_duration_since(self.started));

@@ -4,7 +4,6 @@ use super::headers::Spelled;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use futures_util::task::AtomicWaker;
-use memchr::memmem;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,7 +56,7 @@ pub(super) struct Client {
     born: Instant,
     /// A [`Phase`].
     phase: AtomicU8,
-    /// When the phase began, or something last moved in it: milliseconds after `born`.
+    /// When the phase began, or something last moved in it: milliseconds after `born`, or [`Self::AT_SWEEP`].
     since: AtomicU64,
     /// No request came in time: reads end.
     pub expired: AtomicBool,
@@ -86,6 +85,9 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Stands for the moment of the next sweep.
+    const AT_SWEEP: u64 = u64::MAX;
+
     pub fn new(peer: SocketAddr, cluster: &Arc<Cluster>, worker: usize, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             peer,
@@ -112,11 +114,11 @@ impl Client {
     }
 
     /// A request begins.
-    pub fn begin(&self, now: Instant) {
+    pub fn begin(&self) {
         if self.phase() == Phase::Ending {
             self.unflushed.store(true, Ordering::Relaxed);
         }
-        self.enter(Phase::Busy, now);
+        self.enter_at_sweep(Phase::Busy);
     }
 
     /// Everything that hyper wrote is with the system.
@@ -142,10 +144,9 @@ impl Client {
         std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps the room of what was heard; and, if nothing came between, what was heard of the next request.
-    pub fn give_heard_back(&self, mut heard: Vec<u8>, no_body: bool) {
-        let end = memmem::find(&heard, b"\r\n\r\n").map_or(heard.len(), |at| at + 4);
-        heard.drain(..if no_body { end } else { heard.len() });
+    /// Keeps the room of what was heard, and the last `beyond` bytes of it.
+    pub fn give_heard_back(&self, mut heard: Vec<u8>, beyond: usize) {
+        heard.drain(..heard.len().saturating_sub(beyond));
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
     }
 
@@ -166,6 +167,17 @@ impl Client {
     pub fn enter(&self, phase: Phase, now: Instant) {
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.touch(now);
+    }
+
+    /// Enters a phase in which the clock starts when the next sweep sees it: reading a clock costs more than the rest.
+    pub fn enter_at_sweep(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.since.store(Self::AT_SWEEP, Ordering::Relaxed);
+    }
+
+    /// The answer is written, as good as at the moment at which it was complete.
+    pub fn rest(&self) {
+        self.phase.store(Phase::Idle as u8, Ordering::Relaxed);
     }
 
     pub fn phase(&self) -> Phase {
@@ -195,6 +207,9 @@ impl Client {
                 (self.cluster.settings.timeouts.idle, &self.aborted)
             }
         };
+        if self.since.load(Ordering::Relaxed) == Self::AT_SWEEP {
+            self.touch(now);
+        }
         if self.still(now) >= limit {
             verdict.store(true, Ordering::Relaxed);
             self.waker.wake();
@@ -279,7 +294,10 @@ impl Client {
 
     /// Time since the phase began, or something last moved in it.
     fn still(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.born + Duration::from_millis(self.since.load(Ordering::Relaxed)))
+        match self.since.load(Ordering::Relaxed) {
+            Self::AT_SWEEP => Duration::ZERO,
+            since => now.saturating_duration_since(self.born + Duration::from_millis(since)),
+        }
     }
 
     fn touch(&self, now: Instant) {

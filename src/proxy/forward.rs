@@ -9,6 +9,7 @@ use super::upload::{Gate, Upload};
 use crate::balance::{PickCtx, Tried};
 use crate::cluster::{PickError, Ticket};
 use crate::model::{Outcome, Target};
+use crate::net::field::Field;
 use crate::policy::{Ask, Denied, Failure, Next, RetryReason, decide};
 use crate::upstream::{ConnectionSettings, Framing, Head, Reply, SendError, Sending, Stage};
 use http::StatusCode;
@@ -49,14 +50,15 @@ impl Call<'_> {
         let mut tried = Tried::default();
         let mut attempts = 0;
         let may_repeat = Cell::new(true);
-        let mut ticket = self.ticket(&tried).await.map_err(Fault::Pick)?;
+        let mut ticket = self.ticket(&tried, *started).await.map_err(Fault::Pick)?;
         loop {
             if worker.shared.own.contains(&ticket.target().endpoint.addr) {
                 return Err(Fault::Loop);
             }
             tried.push(ticket.target().id());
             attempts += 1;
-            let mut failed = match self.attempt(ticket, self.time_for(attempts, &tried), &may_repeat).await {
+            let limit = self.time_for(attempts, &tried, ticket.started());
+            let mut failed = match self.attempt(ticket, limit, &may_repeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -72,7 +74,7 @@ impl Call<'_> {
                 tokio::time::sleep(after).await;
             }
             // Meanwhile the others may have gone or filled up, and the upload may have outgrown what is kept of it.
-            ticket = match self.ticket(&tried).await {
+            ticket = match self.ticket(&tried, Instant::now()).await {
                 Ok(ticket) if self.upload.is_replayable() => ticket,
                 picked => {
                     tally.denied(if picked.is_ok() { Denied::BodyTooLarge } else { Denied::NoOtherTarget });
@@ -85,21 +87,24 @@ impl Call<'_> {
     }
 
     /// A target that was not tried; waits for the first list, or for room, but never for anything else.
-    async fn ticket(&self, tried: &Tried) -> Result<Ticket, PickError> {
+    async fn ticket(&self, tried: &Tried, now: Instant) -> Result<Ticket, PickError> {
         let Exchange { worker, cluster, .. } = self.exchange;
-        let pick = || {
+        let pick = |now| {
             let mut rng = worker.rng.borrow_mut();
-            let mut ctx = PickCtx { hash: None, tried, rng: &mut rng, now: Instant::now() };
+            let mut ctx = PickCtx { hash: None, tried, rng: &mut rng, now };
             cluster.pick(worker.index, &mut ctx)
         };
-        let mut picked = pick();
+        let mut picked = pick(now);
         if matches!(picked, Err(PickError::Undiscovered))
-            && cluster.wait_discovered(cluster.settings.timeouts.first_list.min(self.left())).await
+            && cluster.wait_discovered(cluster.settings.timeouts.first_list.min(self.left(now))).await
         {
-            picked = pick();
+            picked = pick(Instant::now());
         }
         match picked {
-            Err(PickError::Saturated) => cluster.pick_in_turn(self.left(), !tried.is_empty(), pick).await,
+            Err(PickError::Saturated) => {
+                let (now, pick) = (Instant::now(), || pick(Instant::now()));
+                cluster.pick_in_turn(self.left(now), !tried.is_empty(), pick).await
+            }
             picked => picked,
         }
     }
@@ -128,7 +133,7 @@ impl Call<'_> {
                 sent => sent,
             }
         };
-        let sent = match self.in_time(sending, limit).await {
+        let sent = match self.in_time(sending, ticket.started(), limit).await {
             Ok(sent) => sent,
             Err(Late::Instance) => {
                 ticket.finish(Outcome::Timeout);
@@ -193,16 +198,21 @@ impl Call<'_> {
 
     /// Waits for the response head, for an instance within `limit`. While it is the client's upload that is waited for,
     /// that clock stands still, and the client has its own.
-    async fn in_time<T>(&self, sending: impl Future<Output = T>, limit: Duration) -> Result<T, Late> {
+    async fn in_time<T>(
+        &self,
+        sending: impl Future<Output = T>,
+        begun: Instant,
+        limit: Duration,
+    ) -> Result<T, Late> {
         let idle = self.exchange.cluster.settings.timeouts.idle;
-        let begun = Instant::now();
         let mut sending = std::pin::pin!(sending);
+        let mut now = begun;
         let mut deadline = begun + limit.min(idle);
         loop {
-            if let Ok(sent) = tokio::time::timeout_at(deadline, sending.as_mut()).await {
+            if let Some(sent) = self.exchange.worker.alarm.timeout_at(now, deadline, sending.as_mut()).await {
                 return Ok(sent);
             }
-            let now = Instant::now();
+            now = Instant::now();
             let since = self.upload.handed_over(now).unwrap_or(begun).max(begun);
             if since + limit <= now {
                 return Err(Late::Instance);
@@ -221,8 +231,8 @@ impl Call<'_> {
         let head = &answer.reply.head;
         let status = head.status.as_u16();
         let retry_after = || {
-            let text = head.fields.text("retry-after")?;
-            text.trim().parse().ok().map(Duration::from_secs)
+            let text = head.fields.all(Field::RetryAfter).next()?;
+            std::str::from_utf8(text).ok()?.trim().parse().ok().map(Duration::from_secs)
         };
         match status {
             429 => retry_after().map(|after| Failure::Status(status, Some(after))),
@@ -234,20 +244,19 @@ impl Call<'_> {
     }
 
     /// Time left until the response head must be there.
-    fn left(&self) -> Duration {
-        let now = Instant::now();
+    fn left(&self, now: Instant) -> Duration {
         let begun = self.upload.handed_over(now).unwrap_or(self.exchange.started);
         let deadline = begun.max(self.exchange.started) + self.exchange.cluster.settings.timeouts.request;
         deadline.saturating_duration_since(now)
     }
 
     /// This attempt's share: what is left, divided among the attempts that may still be made.
-    fn time_for(&self, attempt: u32, tried: &Tried) -> Duration {
+    fn time_for(&self, attempt: u32, tried: &Tried, now: Instant) -> Duration {
         let retry = &self.exchange.cluster.settings.retry;
         let may_repeat = (self.traits.idempotent || retry.unsafe_methods) && self.upload.is_replayable();
         let others = if may_repeat { self.exchange.cluster.usable().saturating_sub(tried.len()) } else { 0 };
         let more = retry.attempts.saturating_sub(attempt).min(u32::try_from(others).unwrap_or(u32::MAX));
-        self.left() / (1 + more)
+        self.left(now) / (1 + more)
     }
 
     fn next(&self, failure: Failure, attempts: u32, tried: &Tried) -> Next {
@@ -260,7 +269,7 @@ impl Call<'_> {
             idempotent: self.traits.idempotent,
             replayable: self.upload.is_replayable(),
             other_target: cluster.has_untried(tried),
-            left: self.left(),
+            left: self.left(now),
         };
         decide(&cluster.settings.retry, &ask, || cluster.budget.retry(now), &mut *rng)
     }

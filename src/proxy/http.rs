@@ -11,6 +11,7 @@ use super::upload::{Refusal, Upload};
 use super::worker::Seat;
 use crate::cluster::{Cluster, Ticket};
 use crate::model::Outcome;
+use crate::net::field::Field;
 use crate::upstream::{Framing, Reply};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
@@ -31,7 +32,7 @@ pub(super) async fn serve(
     let mut exchange = Exchange::open(worker, cluster, client, Instant::now());
     let response = answer(&exchange, seat, request).await;
     exchange.client.overtaken().await;
-    exchange.client.enter(Phase::Answering, Instant::now());
+    exchange.client.enter_at_sweep(Phase::Answering);
     if !exchange.unheard.get() {
         exchange.code = response.status().as_u16();
     }
@@ -63,11 +64,18 @@ async fn answer(
     }
     let framing = upload.framing(traits.chunked);
     let service = cluster.name().as_str();
-    let text = head.write(framing, Heard(&heard), &client.address, service, &mut worker.rng.borrow_mut());
-    client.give_heard_back(heard, framing == Framing::Empty);
+    let mut text = worker.take_scratch();
+    let beyond = {
+        let rng = &mut *worker.rng.borrow_mut();
+        head.write(framing, Heard(&heard), &client.address, service, rng, &mut text)
+    };
+    // Behind a body nobody knows where the next head begins.
+    client.give_heard_back(heard, if framing == Framing::Empty { beyond } else { 0 });
     let (to_head, interim) = (parts.method == Method::HEAD, parts.version >= Version::HTTP_11);
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim };
-    match call.run().await {
+    let ended = call.run().await;
+    worker.give_scratch_back(text);
+    match ended {
         // Hyper keeps the room of an emptied map for its next head.
         Ok(answer) => {
             parts.headers.clear();
@@ -109,7 +117,7 @@ fn respond(
             upgrade::tunnel(from, to, ticket, idle, &seat.client).await;
         });
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        let protocol = head.fields.all("upgrade").next().map(HeaderValue::from_bytes);
+        let protocol = head.fields.all(Field::Upgrade).next().map(HeaderValue::from_bytes);
         headers.extend(protocol.into_iter().flatten().map(|protocol| (header::UPGRADE, protocol)));
         ResponseBody::empty()
     } else {

@@ -33,7 +33,7 @@ impl Exchange {
     const CLIENT_WENT_AWAY: u16 = 499;
 
     pub fn open(worker: Rc<Worker>, cluster: Arc<Cluster>, client: Arc<Client>, now: Instant) -> Self {
-        client.begin(now);
+        client.begin();
         Self {
             worker,
             cluster,

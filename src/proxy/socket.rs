@@ -128,7 +128,7 @@ impl AsyncRead for ClientIo {
         if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
             self.client.hear(bytes);
             if self.client.phase() == Phase::Idle {
-                self.client.enter(Phase::Head, Instant::now());
+                self.client.enter_at_sweep(Phase::Head);
             }
         }
         Poll::Ready(Ok(()))
@@ -178,7 +178,7 @@ impl AsyncWrite for ClientIo {
         ready!(self.write_overtaking(cx))?;
         self.client.flushed();
         match self.client.phase() {
-            Phase::Ending if !self.client.is_uploading() => self.client.enter(Phase::Idle, Instant::now()),
+            Phase::Ending if !self.client.is_uploading() => self.client.rest(),
             Phase::Busy if self.client.has_early() => {
                 loop {
                     ready!(self.write_overtaking(cx))?;

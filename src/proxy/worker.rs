@@ -5,14 +5,15 @@ use super::http::serve;
 use super::socket::ClientIo;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
-use crate::rt::LocalTasks;
+use crate::rt::{Alarm, LocalTasks};
 use crate::upstream::Upstream;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rand::rngs::SmallRng;
+use rustc_hash::FxHashSet;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -29,7 +30,7 @@ use tokio::time::Instant;
 pub struct Shared {
     pub limits: ClientLimits,
     /// Our own listeners: an instance at one of these addresses is ourselves.
-    pub own: HashSet<SocketAddr>,
+    pub own: FxHashSet<SocketAddr>,
     /// One permit per client connection.
     pub(super) permits: Arc<Semaphore>,
     /// Bytes that request bodies may still keep for replay.
@@ -39,7 +40,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(limits: ClientLimits, own: HashSet<SocketAddr>, workers: usize) -> Arc<Self> {
+    pub fn new(limits: ClientLimits, own: FxHashSet<SocketAddr>, workers: usize) -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             replay_left: Arc::new(AtomicUsize::new(limits.replay_bytes)),
@@ -62,11 +63,18 @@ pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) upstream: Rc<Upstream>,
     pub(super) rng: RefCell<SmallRng>,
+    /// Room for heads that are being sent.
+    scratch: RefCell<Vec<Vec<u8>>>,
     pub(super) tasks: LocalTasks,
+    pub(super) alarm: Rc<Alarm>,
     clients: RefCell<HashMap<u64, Arc<Client>>>,
     next_client: Cell<u64>,
     stopping: Cell<bool>,
 }
+
+/// Buffers for heads that are kept, and the largest of them: more waits only while more requests run.
+const SCRATCHES: usize = 64;
+const SCRATCH_BYTES: usize = 4 << 10;
 
 /// How often connections are looked through for those that took too long.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -77,7 +85,9 @@ impl Worker {
             index,
             shared,
             upstream: Upstream::new(tasks.clone()),
+            alarm: Alarm::new(tasks.clone()),
             rng: RefCell::new(rng),
+            scratch: RefCell::default(),
             tasks,
             clients: RefCell::default(),
             next_client: Cell::new(0),
@@ -128,6 +138,20 @@ impl Worker {
             })
             .await;
         });
+    }
+
+    /// An empty buffer for a head.
+    pub(super) fn take_scratch(&self) -> Vec<u8> {
+        self.scratch.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024))
+    }
+
+    /// One that may be used again.
+    pub(super) fn give_scratch_back(&self, mut buffer: Vec<u8>) {
+        let mut scratch = self.scratch.borrow_mut();
+        if buffer.capacity() <= SCRATCH_BYTES && scratch.len() < SCRATCHES {
+            buffer.clear();
+            scratch.push(buffer);
+        }
     }
 
     /// Looks after time limits until the thread ends.
@@ -231,7 +255,7 @@ mod tests {
     #[test]
     fn a_place_that_nobody_uses_is_given_back() {
         let limits = ClientLimits { connections: 1, ..ClientLimits::default() };
-        let shared = Shared::new(limits, HashSet::new(), 2);
+        let shared = Shared::new(limits, FxHashSet::default(), 2);
         let permit = Arc::clone(&shared.permits).try_acquire_owned().unwrap();
         let place = Place::take(&shared, permit);
         assert_eq!((shared.connections(), shared.permits.available_permits()), (1, 0));

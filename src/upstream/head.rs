@@ -1,5 +1,6 @@
 //! The head of an instance's response, read strictly (RFC 9112, sections 4 to 6).
 
+use crate::net::field::{Field, lists};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use httparse::Status;
@@ -33,6 +34,7 @@ pub struct Fields {
 /// Where a field stands in the text.
 #[derive(Clone, Copy, Debug)]
 struct Line {
+    field: Field,
     name: (u32, u32),
     value: (u32, u32),
 }
@@ -69,25 +71,18 @@ pub enum Malformed {
 
 impl Fields {
     /// In order, with repetitions; names as they are spelled, values as they came.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.lines.iter().map(|line| (self.slice(line.name), self.slice(line.value)))
+    pub fn iter(&self) -> impl Iterator<Item = (Field, &[u8], &[u8])> {
+        self.lines.iter().map(|line| (line.field, self.slice(line.name), self.slice(line.value)))
+    }
+
+    /// The values of all fields of this kind.
+    pub fn all(&self, field: Field) -> impl Iterator<Item = &[u8]> {
+        self.lines.iter().filter(move |line| line.field == field).map(|line| self.slice(line.value))
     }
 
     /// Bytes of the head that they came in.
     pub fn size(&self) -> usize {
         self.text.len()
-    }
-
-    /// The values of all fields of this name, in any case.
-    pub fn all(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
-        self.iter()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
-    }
-
-    /// The first value of this name, as text.
-    pub fn text(&self, name: &'static str) -> Option<&str> {
-        self.all(name).next().and_then(|value| std::str::from_utf8(value).ok())
     }
 
     fn slice(&self, (from, to): (u32, u32)) -> &[u8] {
@@ -131,13 +126,13 @@ impl Head {
         }
         let mut length = None;
         let mut coding = None;
-        for (name, value) in self.fields.iter() {
-            if name.eq_ignore_ascii_case(b"content-length") {
+        for (field, _, value) in self.fields.iter() {
+            if field == Field::ContentLength {
                 let value = decimal(value).ok_or(Malformed::ContentLength)?;
                 if length.replace(value).is_some_and(|before| before != value) {
                     return Err(Malformed::ContentLength);
                 }
-            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            } else if field == Field::TransferEncoding {
                 coding = Some(value);
             }
         }
@@ -154,11 +149,8 @@ impl Head {
 
     /// Whether the instance lets the connection be used again (RFC 9112, section 9.3).
     pub(super) fn keeps_alive(&self) -> bool {
-        let said = |token: &[u8]| {
-            let mut values = self.fields.all("connection");
-            values.any(|v| v.split(|byte| *byte == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token)))
-        };
-        !said(b"close") && (!self.old || said(b"keep-alive"))
+        let said = |token| self.fields.all(Field::Connection).any(|value| lists(value, token));
+        !said("close") && (!self.old || said("keep-alive"))
     }
 }
 
@@ -181,6 +173,10 @@ fn parse<const FIELDS: usize>(input: &[u8]) -> Result<Option<Parsed>, httparse::
     };
     // What was parsed are parts of the input; heads are too short for positions to be cut.
     let range = |part: &[u8]| {
+        if part.is_empty() {
+            // Nothing may be anywhere: a reason that is missing is not part of the input.
+            return (0, 0);
+        }
         let from = part.as_ptr().addr().wrapping_sub(input.as_ptr().addr());
         #[expect(clippy::cast_possible_truncation, reason = "a head has less than 4 GiB")]
         let range = (from as u32, (from + part.len()) as u32);
@@ -194,7 +190,11 @@ fn parse<const FIELDS: usize>(input: &[u8]) -> Result<Option<Parsed>, httparse::
         lines: head
             .headers
             .iter()
-            .map(|field| Line { name: range(field.name.as_bytes()), value: range(field.value) })
+            .map(|field| Line {
+                field: Field::of(field.name.as_bytes()),
+                name: range(field.name.as_bytes()),
+                value: range(field.value),
+            })
             .collect(),
     }))
 }
@@ -203,4 +203,134 @@ fn parse<const FIELDS: usize>(input: &[u8]) -> Result<Option<Parsed>, httparse::
 fn decimal(text: &[u8]) -> Option<u64> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn take(text: &[u8]) -> Result<Option<Head>, Malformed> {
+        Head::take(&mut BytesMut::from(text))
+    }
+
+    fn length(fields: &str) -> Result<Length, Malformed> {
+        take(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes()).unwrap().unwrap().body_length(false)
+    }
+
+    #[test]
+    fn a_head_is_taken_when_all_of_it_is_there_and_what_follows_stays() {
+        let text = b"HTTP/1.1 404 Gone Fishing\r\nX-Camel:  caf\xe9 \r\nx-camel:\r\nDATE: now\r\n\r\nbody";
+        let end = text.len() - 4;
+        for cut in 0..end {
+            assert!(take(&text[..cut]).unwrap().is_none(), "{cut}");
+        }
+        let mut input = BytesMut::from(&text[..]);
+        let head = Head::take(&mut input).unwrap().unwrap();
+        assert_eq!(input, "body");
+        assert_eq!(
+            (head.status, head.reason.as_deref()),
+            (StatusCode::NOT_FOUND, Some(&b"Gone Fishing"[..]))
+        );
+        let fields: Vec<_> = head.fields.iter().collect();
+        assert_eq!(
+            fields,
+            [
+                (Field::Other, &b"X-Camel"[..], &b"caf\xe9"[..]),
+                (Field::Other, b"x-camel", b""),
+                (Field::Date, b"DATE", b"now")
+            ]
+        );
+        assert_eq!(take(b"HTTP/1.1 200 OK\r\n\r\n").unwrap().unwrap().reason, None);
+        assert!(take(b"HTTP/1.1 200\r\n\r\n").unwrap().is_some(), "a reason may be missing");
+    }
+
+    #[test]
+    fn many_fields_are_read_and_too_many_refused() {
+        let many = |count| format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(count));
+        for count in [FEW_FIELDS, FEW_FIELDS + 1, MOST_FIELDS] {
+            assert_eq!(take(many(count).as_bytes()).unwrap().unwrap().fields.iter().count(), count);
+        }
+        assert!(take(many(MOST_FIELDS + 1).as_bytes()).is_err());
+        let long = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(MOST_BYTES));
+        assert_eq!(take(long.as_bytes()).unwrap_err(), Malformed::TooLong);
+        assert_eq!(take(format!("{long}\r\n\r\n").as_bytes()).unwrap_err(), Malformed::TooLong);
+    }
+
+    #[test]
+    fn malformed_heads_are_refused() {
+        for text in [
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.2 200 OK\r\n\r\n",
+            "http/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n: b\r\n\r\n",
+            "220 smtp.example.org\r\n",
+        ] {
+            assert!(take(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_as_long_as_the_head_says() {
+        for (fields, expected) in [
+            ("Content-Length: 7\r\n", Some(Length::Known(7))),
+            ("Content-Length: 7\r\nCONTENT-LENGTH: 7\r\n", Some(Length::Known(7))),
+            ("Transfer-Encoding: Chunked\r\n", Some(Length::Chunked)),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 7\r\n", Some(Length::Chunked)),
+            ("Transfer-Encoding: gzip, chunked\r\n", Some(Length::Chunked)),
+            ("Transfer-Encoding: chunked, gzip\r\n", Some(Length::UntilClose)),
+            ("", Some(Length::UntilClose)),
+            ("Content-Length: 7\r\nContent-Length: 8\r\n", None),
+            ("Content-Length: 7, 7\r\n", None),
+            ("Content-Length: +7\r\n", None),
+            ("Content-Length: -7\r\n", None),
+            ("Content-Length: 0x7\r\n", None),
+            ("Content-Length:\r\n", None),
+            ("Content-Length: 18446744073709551616\r\n", None),
+        ] {
+            assert_eq!(length(fields).ok(), expected, "{fields:?}");
+        }
+        let of = |text: &str, to_head| take(text.as_bytes()).unwrap().unwrap().body_length(to_head);
+        assert_eq!(of("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", true), Ok(Length::Known(0)));
+        for bare in [101, 204, 304] {
+            assert_eq!(
+                of(&format!("HTTP/1.1 {bare} X\r\nContent-Length: 7\r\n\r\n"), false),
+                Ok(Length::Known(0))
+            );
+        }
+        assert!(of("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false).is_err());
+    }
+
+    #[test]
+    fn a_connection_is_kept_as_the_head_says() {
+        for (version, fields, expected) in [
+            (1, "", true),
+            (1, "Connection: x, Close\r\n", false),
+            (1, "Connection: keep-alive\r\nconnection: close\r\n", false),
+            (0, "", false),
+            (0, "Connection: Keep-Alive\r\n", true),
+            (0, "Connection: keep-alive, close\r\n", false),
+        ] {
+            let head = take(format!("HTTP/1.{version} 200 OK\r\n{fields}\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!(head.keeps_alive(), expected, "1.{version} {fields:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_refused_or_waited_for(text in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(Some(head)) = take(&text) {
+                prop_assert!(head.fields.iter().all(|(_, name, _)| !name.is_empty()));
+            }
+        }
+    }
 }

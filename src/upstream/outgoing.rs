@@ -194,3 +194,88 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\n\r\n";
+
+    /// What comes out at the other end; or why it broke off.
+    async fn sent(framing: Framing, frames: Vec<Frame<Bytes>>) -> Result<String, String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut wire = Wire::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let frames = frames.into_iter().map(Ok::<_, Infallible>);
+        let mut outgoing = Outgoing::new(StreamBody::new(futures_util::stream::iter(frames)), framing);
+        let outcome = poll_fn(|cx| outgoing.poll(cx, &mut wire, HEAD)).await;
+        assert_eq!(outgoing.is_over(), outcome.is_ok());
+        drop(wire);
+        let mut text = String::new();
+        peer.read_to_string(&mut text).await.unwrap();
+        outcome.map_err(|error| error.to_string())?;
+        Ok(text.strip_prefix("POST / HTTP/1.1\r\n\r\n").unwrap().to_owned())
+    }
+
+    fn data(text: &'static str) -> Frame<Bytes> {
+        Frame::data(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_framed_as_the_head_says() {
+        let trailers = Frame::trailers(
+            [("x-sum", "1"), ("content-length", "9"), ("host", "h")]
+                .into_iter()
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .collect(),
+        );
+        assert_eq!(sent(Framing::Empty, vec![]).await.unwrap(), "");
+        assert_eq!(sent(Framing::Length(5), vec![data("ab"), data(""), data("cde")]).await.unwrap(), "abcde");
+        assert_eq!(sent(Framing::Chunked, vec![]).await.unwrap(), "0\r\n\r\n");
+        assert_eq!(
+            sent(Framing::Chunked, vec![data("ab"), data(""), data("0123456789abcdef"), trailers])
+                .await
+                .unwrap(),
+            "2\r\nab\r\n10\r\n0123456789abcdef\r\n0\r\nx-sum: 1\r\n\r\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_of_another_length_breaks_off() {
+        for frames in [vec![], vec![data("ab")], vec![data("abc"), data("def")]] {
+            let error = sent(Framing::Length(5), frames).await.unwrap_err();
+            assert_eq!(error, "the body is shorter or longer than its Content-Length");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_larger_than_what_the_peer_takes_waits_for_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut wire = Wire::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let frames = (0..200).map(|n| Ok::<_, Infallible>(Frame::data(vec![n; 60_000].into())));
+        let mut outgoing =
+            Outgoing::new(StreamBody::new(futures_util::stream::iter(frames)), Framing::Chunked);
+        let sending = async {
+            poll_fn(|cx| outgoing.poll(cx, &mut wire, HEAD)).await.unwrap();
+            drop(wire);
+        };
+        let mut came = Vec::new();
+        let (_, read) = tokio::join!(sending, peer.read_to_end(&mut came));
+        read.unwrap();
+        let mut rest = bytes::BytesMut::from(came.strip_prefix(HEAD).unwrap());
+        let mut chunks = super::super::chunks::Chunks::default();
+        let mut next = 0;
+        while let super::super::chunks::Piece::Bytes(bytes) = chunks.take(&mut rest).unwrap() {
+            assert!(bytes == vec![next; 60_000], "chunk {next}");
+            next += 1;
+        }
+        assert_eq!((next, rest.len()), (200, 0));
+    }
+}

@@ -129,3 +129,80 @@ impl Wire {
         Pin::new(&mut self.socket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wire = Wire::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        (wire, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_a_reset_is_read_after_a_write_has_failed() {
+        let (mut wire, mut peer) = pair().await;
+        peer.write_all(b"too large").await.unwrap();
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        // The reset is here once the socket itself refuses.
+        while poll_fn(|cx| wire.poll_send(cx, &[IoSlice::new(b"more")])).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let read = poll_fn(|cx| wire.poll_fill(cx)).await;
+        assert_eq!((read.unwrap(), &wire.input[..]), (9, &b"too large"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_wire_on_which_something_came_or_ended_is_not_quiet() {
+        for hang_up in [true, false] {
+            let (wire, mut peer) = pair().await;
+            assert!(wire.is_quiet());
+            peer.write_all(if hang_up { b"" } else { b"?" }).await.unwrap();
+            let _kept = (!hang_up).then_some(peer);
+            while wire.is_quiet() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_cut_wire_is_an_error() {
+        let (mut wire, _peer) = pair().await;
+        wire.cut();
+        let read = poll_fn(|cx| wire.poll_fill(cx)).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_parked_wire_keeps_no_buffer_and_long_answers_get_long_reads() {
+        let (mut wire, mut peer) = pair().await;
+        let writing = async {
+            peer.write_all(&vec![7; 4 << 20]).await.unwrap();
+            drop(peer);
+        };
+        let reading = async {
+            let (mut reads, mut bytes) = (0, 0);
+            loop {
+                let count = poll_fn(|cx| wire.poll_fill(cx)).await.unwrap();
+                if count == 0 {
+                    break;
+                }
+                reads += 1;
+                bytes += wire.take_input(u64::MAX).len();
+            }
+            (reads, bytes)
+        };
+        let (_, (reads, bytes)) = tokio::join!(writing, reading);
+        assert_eq!(bytes, 4 << 20);
+        assert!(reads < (4 << 20) / SMALLEST_READ, "{reads} reads");
+        assert!(wire.park().is_none(), "a large buffer is not kept");
+        assert_eq!((wire.input.capacity(), wire.room), (0, SMALLEST_READ));
+        assert!(wire.park().is_some());
+    }
+}

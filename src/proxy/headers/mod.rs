@@ -1,6 +1,5 @@
 //! Which header fields go on, which stay here, and which are added.
 
-mod field;
 mod request;
 mod response;
 mod spelling;

@@ -1,7 +1,7 @@
 //! The head of a request: what it says, and what of it the instance gets to see.
 
-use super::field::{Field, Named, is_other_coding, lists, tokens};
 use super::spelling::Heard;
+use crate::net::field::{Field, Named, is_other_coding, lists, tokens};
 use crate::upstream::Framing;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Version, request};
@@ -127,8 +127,8 @@ impl<'a> Head<'a> {
         Ok(head)
     }
 
-    /// Writes the head that the instance gets, in the spelling that was `heard`. `service` is its Host if the client
-    /// named none.
+    /// Writes the head that the instance gets to `out`, in the spelling that was `heard`. `service` is its Host if the
+    /// client named none. Tells how much was heard beyond this head.
     pub fn write(
         &self,
         framing: Framing,
@@ -136,9 +136,10 @@ impl<'a> Head<'a> {
         peer: &str,
         service: &str,
         rng: &mut SmallRng,
-    ) -> Vec<u8> {
+        out: &mut Vec<u8>,
+    ) -> usize {
         let request::Parts { method, uri, headers, version, .. } = self.parts;
-        let mut out = Out(Vec::with_capacity(512));
+        let mut out = Out(out);
         // The target goes by origin form; an absolute one overrules Host (RFC 9112, section 3.2.2).
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         out.push(&[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
@@ -194,14 +195,14 @@ impl<'a> Head<'a> {
             out.field(b"traceparent", &traceparent(rng));
         }
         out.push(&[b"\r\n"]);
-        out.0
+        spelling.after_head().len()
     }
 }
 
 /// A head as it is written.
-struct Out(Vec<u8>);
+struct Out<'a>(&'a mut Vec<u8>);
 
-impl Out {
+impl Out<'_> {
     fn push(&mut self, parts: &[&[u8]]) {
         for part in parts {
             self.0.extend_from_slice(part);
@@ -215,18 +216,19 @@ impl Out {
 
 /// A fresh, unsampled W3C trace context (Trace Context, section 3.2): a later hop decides whether to record.
 fn traceparent(rng: &mut SmallRng) -> [u8; 55] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let mut fill = |from: usize, to: usize, mut number: u64| {
-        for digit in text.get_mut(from..to).into_iter().flatten() {
-            *digit = DIGITS.get((number & 15) as usize).copied().unwrap_or_default();
-            number >>= 4;
-        }
-    };
+    let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
+    let mut bytes: [u8; 24] = rng.random();
     // An identifier of zeros is invalid.
-    fill(3, 19, rng.random());
-    fill(19, 35, rng.random::<u64>() | 1);
-    fill(36, 52, rng.random::<u64>() | 1);
+    bytes[15] |= 1;
+    bytes[23] |= 1;
+    let mut digits = [0; 48];
+    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
+    }
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let (trace, span) = digits.split_at(32);
+    text[3..35].copy_from_slice(trace);
+    text[36..52].copy_from_slice(span);
     text
 }
 

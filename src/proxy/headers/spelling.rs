@@ -1,7 +1,7 @@
 //! How field names are spelled. Their case means nothing (RFC 9110, section 5.1), but old peers may think otherwise,
 //! and hyper forgets it: names come and go as they were sent because of what is done here, and only the names.
 
-use super::field::Field;
+use crate::net::field::Field;
 use crate::upstream::Fields;
 use memchr::memchr;
 
@@ -32,6 +32,11 @@ impl<'a> Heard<'a> {
 }
 
 impl<'a> Names<'a> {
+    /// What was heard after the head, if the last of its fields was the last one that was asked for.
+    pub fn after_head(&self) -> &'a [u8] {
+        self.next.strip_prefix(b"\r\n").unwrap_or_default()
+    }
+
     /// `name` as it was spelled. Mostly fields are asked for in the order in which they came.
     pub fn of<'b>(&mut self, name: &'b str) -> &'b [u8]
     where

@@ -44,7 +44,8 @@ fn sent(build: request::Builder) -> (Sent, Traits) {
     let parts = parts(build);
     let head = Head::read(&parts).unwrap();
     let mut rng = SmallRng::seed_from_u64(1);
-    let text = head.write(Framing::Empty, Heard(b""), "127.0.0.1", "web", &mut rng);
+    let mut text = Vec::new();
+    head.write(Framing::Empty, Heard(b""), "127.0.0.1", "web", &mut rng, &mut text);
     (Sent::of(&text), head.traits)
 }
 

@@ -2,7 +2,7 @@
 
 /// Which field it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub enum Field {
     Connection,
     ContentLength,
     ContentType,
@@ -21,34 +21,37 @@ pub(super) enum Field {
     TransferEncoding,
     Upgrade,
     Via,
+    RetryAfter,
     Other,
 }
 
 impl Field {
     /// By its name, in any case. The length tells most of them apart: this runs for every field of every message.
     pub fn of(name: &[u8]) -> Self {
-        let (known, field): (&[u8], _) = match (name.len(), name.first()) {
-            (2, _) => (b"te", Self::Te),
-            (3, _) => (b"via", Self::Via),
-            (4, Some(b'h' | b'H')) => (b"host", Self::Host),
-            (4, _) => (b"date", Self::Date),
-            (6, _) => (b"expect", Self::Expect),
-            (7, Some(b'u' | b'U')) => (b"upgrade", Self::Upgrade),
-            (7, _) => (b"trailer", Self::Trailer),
-            (10, Some(b'k' | b'K')) => (b"keep-alive", Self::KeepAlive),
-            (10, _) => (b"connection", Self::Connection),
-            (11, _) => (b"traceparent", Self::Traceparent),
-            (12, _) => (b"content-type", Self::ContentType),
-            (14, _) => (b"content-length", Self::ContentLength),
-            (15, Some(b'i' | b'I')) => (b"idempotency-key", Self::IdempotencyKey),
-            (15, _) => (b"x-forwarded-for", Self::ForwardedFor),
-            (16, Some(b'p' | b'P')) => (b"proxy-connection", Self::ProxyConnection),
-            (16, _) => (b"x-forwarded-host", Self::ForwardedHost),
-            (17, Some(b't' | b'T')) => (b"transfer-encoding", Self::TransferEncoding),
-            (17, _) => (b"x-forwarded-proto", Self::ForwardedProto),
-            _ => return Self::Other,
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
+        let found = match (name.len(), first) {
+            (2, _) => is(name, b"te").then_some(Self::Te),
+            (3, _) => is(name, b"via").then_some(Self::Via),
+            (4, b'h') => is(name, b"host").then_some(Self::Host),
+            (4, _) => is(name, b"date").then_some(Self::Date),
+            (6, _) => is(name, b"expect").then_some(Self::Expect),
+            (7, b'u') => is(name, b"upgrade").then_some(Self::Upgrade),
+            (7, _) => is(name, b"trailer").then_some(Self::Trailer),
+            (10, b'k') => is(name, b"keep-alive").then_some(Self::KeepAlive),
+            (10, _) => is(name, b"connection").then_some(Self::Connection),
+            (11, b'r') => is(name, b"retry-after").then_some(Self::RetryAfter),
+            (11, _) => is(name, b"traceparent").then_some(Self::Traceparent),
+            (12, _) => is(name, b"content-type").then_some(Self::ContentType),
+            (14, _) => is(name, b"content-length").then_some(Self::ContentLength),
+            (15, b'i') => is(name, b"idempotency-key").then_some(Self::IdempotencyKey),
+            (15, _) => is(name, b"x-forwarded-for").then_some(Self::ForwardedFor),
+            (16, b'p') => is(name, b"proxy-connection").then_some(Self::ProxyConnection),
+            (16, _) => is(name, b"x-forwarded-host").then_some(Self::ForwardedHost),
+            (17, b't') => is(name, b"transfer-encoding").then_some(Self::TransferEncoding),
+            (17, _) => is(name, b"x-forwarded-proto").then_some(Self::ForwardedProto),
+            _ => None,
         };
-        if name.eq_ignore_ascii_case(known) { field } else { Self::Other }
+        found.unwrap_or(Self::Other)
     }
 
     /// It concerns one connection only, even if `Connection` does not name it (RFC 9110, section 7.6.1).
@@ -65,9 +68,18 @@ impl Field {
     }
 }
 
+/// Whether the name is the known one, which is in lower case; in one sweep over both, without a branch.
+///
+/// The bit that makes letters small makes a letter of no other character of a name, and leaves the hyphen alone
+/// (RFC 9110, section 5.6.2).
+fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
+    let Ok(name) = <&[u8; LENGTH]>::try_from(name) else { return false };
+    name.iter().zip(known).fold(0, |different, (byte, known)| different | ((byte | 0x20) ^ known)) == 0
+}
+
 /// The fields that `Connection` names, beyond those that never go on (RFC 9110, section 7.6.1). Mostly none.
 #[derive(Debug, Default)]
-pub(super) struct Named<'a>(Vec<&'a [u8]>);
+pub struct Named<'a>(Vec<&'a [u8]>);
 
 impl<'a> Named<'a> {
     /// Takes in one value of `Connection`.
@@ -87,12 +99,12 @@ impl<'a> Named<'a> {
 }
 
 /// The members of a list-valued field.
-pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Whether the list has `token`, in any case and with any parameters.
-pub(super) fn lists(value: &[u8], token: &str) -> bool {
+pub fn lists(value: &[u8], token: &str) -> bool {
     tokens(value).any(|member| {
         let bare = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         bare.eq_ignore_ascii_case(token.as_bytes())
@@ -100,7 +112,7 @@ pub(super) fn lists(value: &[u8], token: &str) -> bool {
 }
 
 /// A transfer coding that we would remove without decoding it.
-pub(super) fn is_other_coding(value: &[u8]) -> bool {
+pub fn is_other_coding(value: &[u8]) -> bool {
     !value.eq_ignore_ascii_case(b"chunked") && !value.eq_ignore_ascii_case(b"identity")
 }
 
