@@ -2,6 +2,7 @@
 
 use super::{Outcome, Output, config_file, control_runtime};
 use crate::config::{self, Environment};
+use crate::registry::Names;
 use bytes::Bytes;
 use clap::Args;
 use http::header::HOST;
@@ -120,7 +121,11 @@ async fn until_ready(addr: &str, limit: Duration, output: &mut Output) -> Outcom
 
 /// The answer of `/readyz`.
 async fn ask(addr: &str) -> Result<(StatusCode, String), Box<dyn Error>> {
-    let stream = TcpStream::connect(addr).await?;
+    let (host, port) = addr.rsplit_once(':').ok_or("there is no port")?;
+    let port: u16 = port.parse()?;
+    let ips = Names::default().addresses(host).await?;
+    let addrs: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    let stream = TcpStream::connect(&*addrs).await?;
     let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
     let request = Request::get("/readyz").header(HOST, addr).body(Empty::new())?;
     let answer = async {

@@ -3,9 +3,11 @@
 pub mod consul;
 pub mod dns;
 pub mod etcd;
+mod names;
 mod tls;
 
 pub use crate::net::tls::{TlsError, install_provider};
+pub use names::{Names, Unresolved};
 
 use crate::telemetry::Secret;
 use std::path::PathBuf;

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::io::IsTerminal;
 use std::time::SystemTime;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Format {
@@ -17,11 +19,11 @@ pub enum Format {
 /// The levels by name, from the quietest on.
 pub const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// A level, or a filter in tracing's syntax such as `info,outrigger::health=debug`.
+/// A level, or levels by module such as `info,outrigger::health=debug`.
 ///
 /// # Errors
 /// What is accepted, without the text itself.
-pub fn filter(text: &str) -> Result<EnvFilter, String> {
+pub fn filter(text: &str) -> Result<Targets, String> {
     // To tracing any word is a filter, the name of a module: a misspelt level would silence everything.
     let known = LEVELS.contains(&text) || text.contains(['=', ',']);
     text.parse().ok().filter(|_| known).ok_or_else(|| {
@@ -40,8 +42,7 @@ pub fn start(level: &str, format: Format) -> Result<(), String> {
     let filter = filter(text).map_err(|accepted| format!("{whose}: {text:?} is no level; {accepted}"))?;
     let colours =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(colours)
         .with_timer(Millis)
@@ -49,9 +50,10 @@ pub fn start(level: &str, format: Format) -> Result<(), String> {
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first.
+    let log = tracing_subscriber::registry().with(filter);
     let _ = match format {
-        Format::Text => lines.try_init(),
-        Format::Json => lines.json().flatten_event(true).try_init(),
+        Format::Text => log.with(lines).try_init(),
+        Format::Json => log.with(lines.json().flatten_event(true)).try_init(),
     };
     Ok(())
 }

@@ -29,6 +29,7 @@ mod http_limits;
 mod http_messages;
 mod life_cycle;
 mod mass_loss;
+mod names;
 mod operator;
 mod overload;
 mod readme;

@@ -2,7 +2,7 @@
 
 use super::token::{Stamp, Token};
 use super::{ConsulError, ConsulSettings};
-use crate::registry::install_provider;
+use crate::registry::{Names, install_provider};
 use http::header::{CONTENT_LENGTH, LOCATION};
 use http::{HeaderMap, Method, StatusCode};
 use std::error::Error;
@@ -71,6 +71,7 @@ impl ConsulClient {
             .connect_timeout(Self::CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .gzip(true)
+            .dns_resolver(Names::default())
             .no_proxy();
         if encrypted {
             builder = builder.tls_certs_merge(tls.trusted()?);

@@ -1,15 +1,20 @@
 //! Connections that several clients use together: one to a member, however many services watch it.
 
 use super::error::{EtcdError, chain};
-use crate::registry::TlsFiles;
+use crate::registry::{Names, TlsFiles};
+use hyper_util::client::legacy::connect::HttpConnector;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 /// Keeps a connection for as long as a client uses it. Clones know the same connections; all are equal, since they say
 /// nothing about how etcd is reached.
 #[derive(Clone, Default)]
-pub struct Links(Arc<Mutex<Vec<Slot>>>);
+pub struct Links {
+    slots: Arc<Mutex<Vec<Slot>>>,
+    names: Names,
+}
 
 /// Where the connection to one member is found. Who makes it holds the lock until it is made or given up, so that
 /// clients that start together make one.
@@ -20,12 +25,14 @@ struct Slot {
 }
 
 impl Links {
-    /// The connection to `member` that somebody uses already, else a new one.
+    /// The connection to `member` that somebody uses already, else a new one, of which the TCP part takes `limit` at
+    /// most.
     pub(super) async fn get(
         &self,
         member: &str,
         tls: &TlsFiles,
         endpoint: &Endpoint,
+        limit: Duration,
     ) -> Result<Arc<Channel>, EtcdError> {
         let slot = self.slot(member, tls);
         let mut link = slot.lock().await;
@@ -33,7 +40,7 @@ impl Links {
             return Ok(channel);
         }
         let channel = endpoint
-            .connect()
+            .connect_with_connector(self.connector(limit))
             .await
             .map_err(|e| EtcdError::Unavailable(format!("{member}: {}", chain(&e, "transport error"))))?;
         let channel = Arc::new(channel);
@@ -51,8 +58,17 @@ impl Links {
         }
     }
 
+    /// As the endpoint would make its own, but for the names.
+    fn connector(&self, limit: Duration) -> HttpConnector<Names> {
+        let mut connector = HttpConnector::new_with_resolver(self.names.clone());
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(limit));
+        connector
+    }
+
     fn slot(&self, member: &str, tls: &TlsFiles) -> Arc<tokio::sync::Mutex<Weak<Channel>>> {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.iter().find(|slot| slot.member == member && slot.tls == *tls) {
             return Arc::clone(&slot.link);
         }

@@ -41,7 +41,7 @@ impl Member {
         let endpoint = endpoint(url, &name, settings).await?;
         let mut dialed = None;
         let hello = async {
-            let link = settings.links.get(&name, &settings.tls, &endpoint).await?;
+            let link = settings.links.get(&name, &settings.tls, &endpoint, settings.dial_timeout).await?;
             let grpc = Grpc::new(Channel::clone(&link)).max_decoding_message_size(MESSAGE_LIMIT);
             dialed = Some(Arc::clone(&link));
             let request_timeout = settings.request_timeout;
