@@ -41,7 +41,7 @@ impl Call<'_> {
     pub async fn run(&self) -> Result<Answer, Fault> {
         let Exchange { worker, cluster, started, .. } = self.exchange;
         let tally = cluster.tally(worker.index);
-        cluster.budget.request(*started);
+        cluster.budget.request(worker.index, *started);
         let mut tried = Tried::default();
         let mut attempts = 0;
         let may_repeat = Cell::new(true);
@@ -86,7 +86,7 @@ impl Call<'_> {
         let pick = || {
             let mut rng = worker.rng.borrow_mut();
             let mut ctx = PickCtx { hash: None, tried, rng: &mut rng, now: Instant::now() };
-            cluster.pick(worker.index, &mut ctx)
+            cluster.pick(&mut ctx)
         };
         let mut picked = pick();
         if matches!(picked, Err(PickError::Undiscovered))
@@ -116,7 +116,7 @@ impl Call<'_> {
                 Err(error)
                     if self.is_stale_connection(&error)
                         && may_repeat.replace(false)
-                        && cluster.budget.retry(Instant::now()) =>
+                        && cluster.budget.retry(worker.index, Instant::now()) =>
                 {
                     cluster.tally(worker.index).retry(RetryReason::StaleConnection);
                     worker.upstream.send(&target, self.request(), settings, true).await
@@ -256,7 +256,7 @@ impl Call<'_> {
             other_target: cluster.has_untried(tried),
             left: self.left(),
         };
-        decide(&cluster.settings.retry, &ask, || cluster.budget.retry(now), &mut *rng)
+        decide(&cluster.settings.retry, &ask, || cluster.budget.retry(worker.index, now), &mut *rng)
     }
 }
 
