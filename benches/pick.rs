@@ -1,4 +1,6 @@
 //! What one pick costs, by algorithm and number of targets, and what building a picker costs.
+//!
+//! Aim: at most 20 ns at 10,000 targets. What a pick with its ticket costs is measured in `snapshot`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement, not the product")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};

@@ -89,8 +89,13 @@ impl Algorithm {
     }
 
     /// A picker over the eligible targets; those of weight 0 are left out. `seed` says where round robin begins.
-    pub fn build(self, eligible: Vec<Arc<Target>>, seed: u64) -> Box<dyn Picker> {
-        let targets: Arc<[_]> = eligible.into_iter().filter(|t| t.endpoint.weight.get() > 0).collect();
+    pub fn build(self, eligible: impl Into<Arc<[Arc<Target>]>>, seed: u64) -> Box<dyn Picker> {
+        let mut targets = eligible.into();
+        let has_weight = |target: &&Arc<Target>| target.endpoint.weight.get() > 0;
+        // A list that is shared with others is used as it is, if it can be.
+        if !targets.iter().all(|target| has_weight(&target)) {
+            targets = targets.iter().filter(has_weight).cloned().collect();
+        }
         match self {
             Self::RoundRobin => Box::new(round_robin::RoundRobin::new(targets, seed)),
             Self::Random => Box::new(random::Random::new(targets)),

@@ -44,6 +44,16 @@ pub(super) struct Entry {
     given_up: bool,
 }
 
+/// What of an answer is not just as it was.
+struct News<'a> {
+    /// Endpoints that it lists.
+    listed: Vec<&'a Endpoint>,
+    /// Known ones that it does not list ...
+    gone: Vec<SocketAddr>,
+    /// ... of so many.
+    known: usize,
+}
+
 impl Entry {
     /// What takes it out, as far as its source has a say in that.
     pub(super) fn objection(&self) -> Option<&Arc<str>> {
@@ -58,6 +68,15 @@ impl Entry {
             (None, None, Origin::Live) => 0,
         }
     }
+
+    /// Hearing the same of it again would change nothing.
+    fn is_settled(&self) -> bool {
+        self.suspicion.is_none()
+            && self.origin == Origin::Live
+            && self.lost_since.is_none()
+            && !self.given_up
+            && !is_lost(&self.endpoint)
+    }
 }
 
 impl Book {
@@ -67,10 +86,6 @@ impl Book {
 
     pub(super) fn was_heard(&self) -> bool {
         self.heard
-    }
-
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&SocketAddr, &Entry)> {
-        self.entries.iter()
     }
 
     pub(super) fn get(&self, addr: &SocketAddr) -> Option<&Entry> {
@@ -87,8 +102,9 @@ impl Book {
     }
 
     /// Takes in a list that was kept on disk, for the time until the source answers.
-    pub(super) fn remember(&mut self, set: &EndpointSet, as_of: SystemTime) {
+    pub(super) fn remember(&mut self, set: &EndpointSet, as_of: SystemTime, changes: &mut Changes) {
         for endpoint in set.iter() {
+            changes.touch(endpoint.addr);
             self.entries.entry(endpoint.addr).or_insert_with(|| Entry {
                 endpoint: endpoint.clone(),
                 suspicion: None,
@@ -108,17 +124,37 @@ impl Book {
         now: Instant,
         changes: &mut Changes,
     ) {
-        let known = self.entries.len();
-        self.meet(answer, &evidence, graces, now, changes);
-        self.miss(answer, known, &evidence, graces, now, changes);
+        let news = self.compare(&answer.set);
+        let listed = news.listed.iter().map(|endpoint| endpoint.addr);
+        listed.chain(news.gone.iter().copied()).for_each(|addr| changes.touch(addr));
+        self.meet(answer, &news, &evidence, graces, now, changes);
+        self.miss(answer, &news, &evidence, graces, now, changes);
         self.last = answer.set.clone();
         self.heard = true;
+    }
+
+    /// What of an answer is to be looked at. Most of the time nearly all endpoints are as they were.
+    fn compare<'a>(&self, set: &'a EndpointSet) -> News<'a> {
+        let (mut listed, mut gone) = (Vec::new(), Vec::new());
+        let mut known = self.entries.iter().peekable();
+        for endpoint in set.iter() {
+            while let Some((addr, _)) = known.next_if(|(addr, _)| **addr < endpoint.addr) {
+                gone.push(*addr);
+            }
+            match known.next_if(|(addr, _)| **addr == endpoint.addr) {
+                Some((_, entry)) if entry.is_settled() && entry.endpoint == *endpoint => {}
+                _ => listed.push(endpoint),
+            }
+        }
+        gone.extend(known.map(|(addr, _)| *addr));
+        News { listed, gone, known: self.entries.len() }
     }
 
     /// The endpoints that the answer lists.
     fn meet(
         &mut self,
         answer: &Answer,
+        news: &News<'_>,
         evidence: &impl Fn(&SocketAddr) -> Evidence,
         graces: &Graces,
         now: Instant,
@@ -126,7 +162,7 @@ impl Book {
     ) {
         let gone = answer.set.iter().filter(|endpoint| is_lost(endpoint)).count();
         let share = Share { gone, known: answer.set.len() };
-        for endpoint in answer.set.iter() {
+        for endpoint in &news.listed {
             let old =
                 self.entries.get(&endpoint.addr).filter(|old| old.endpoint.instance == endpoint.instance);
             let suspicion = old.and_then(|old| old.suspicion);
@@ -146,14 +182,13 @@ impl Book {
                 _ => {}
             }
             match self.entries.get_mut(&endpoint.addr) {
-                // Most of the time nothing has changed.
-                Some(old) if old.endpoint == *endpoint => {
+                Some(old) if old.endpoint == **endpoint => {
                     (old.suspicion, old.lost_since, old.origin) = (kept, since, Origin::Live);
                     old.given_up = given_up;
                 }
                 _ => {
                     let entry = Entry {
-                        endpoint: endpoint.clone(),
+                        endpoint: (*endpoint).clone(),
                         suspicion: kept,
                         origin: Origin::Live,
                         lost_since: since,
@@ -165,21 +200,19 @@ impl Book {
         }
     }
 
-    /// The endpoints that the answer does not list, of the `known` that were there when it came: newcomers do not make a
-    /// loss smaller.
+    /// The endpoints that the answer does not list, of those that were there when it came: newcomers do not make a loss
+    /// smaller.
     fn miss(
         &mut self,
         answer: &Answer,
-        known: usize,
+        news: &News<'_>,
         evidence: &impl Fn(&SocketAddr) -> Evidence,
         graces: &Graces,
         now: Instant,
         changes: &mut Changes,
     ) {
-        let gone: Vec<_> =
-            self.entries.keys().filter(|addr| !listed_by(&answer.set, addr)).copied().collect();
-        let share = Share { gone: gone.len(), known };
-        for addr in gone {
+        let share = Share { gone: news.gone.len(), known: news.known };
+        for addr in news.gone.iter().copied() {
             let Some(entry) = self.entries.get_mut(&addr) else { continue };
             let missing = Missing {
                 trust: answer.trust,
@@ -226,6 +259,7 @@ impl Book {
         let late = |entry: &Entry| entry.suspicion.is_some_and(|s| vanish::expired(&s, graces, now));
         let late: Vec<_> = self.entries.iter().filter(|(_, e)| late(e)).map(|(addr, _)| *addr).collect();
         for addr in &late {
+            changes.touch(*addr);
             match self.entries.get_mut(addr) {
                 Some(entry) if is_lost(&entry.endpoint) && listed_by(&self.last, addr) => {
                     (entry.suspicion, entry.given_up) = (None, true);

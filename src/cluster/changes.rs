@@ -16,6 +16,8 @@ pub(super) struct Changes {
     counts: [(&'static str, usize); 5],
     /// Why a source let go of an endpoint.
     dropped: BTreeMap<SocketAddr, &'static str>,
+    /// Addresses of which a source's word is another than before.
+    touched: Vec<SocketAddr>,
 }
 
 impl Changes {
@@ -36,6 +38,19 @@ impl Changes {
         if self.events.len() <= EACH {
             self.events.push((kind, addr, detail.into()));
         }
+    }
+
+    /// Something about an address is to be looked at.
+    pub(super) fn touch(&mut self, addr: SocketAddr) {
+        self.touched.push(addr);
+    }
+
+    /// The addresses to be looked at, each once, in order. There are none left then.
+    pub(super) fn take_touched(&mut self) -> Vec<SocketAddr> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        touched
     }
 
     pub(super) fn dropped(&mut self, addr: SocketAddr, why: &'static str) {

@@ -132,7 +132,7 @@ impl Keeper {
         let Some(book) = self.books.get_mut(source) else { return };
         let mut changes = Changes::default();
         if let Some(kept) = self.memory.before(source, answer) {
-            book.remember(&kept.set, kept.as_of);
+            book.remember(&kept.set, kept.as_of, &mut changes);
             self.roster.reconcile(&self.books, now, &mut changes);
         }
         if let Some(book) = self.books.get_mut(source) {
@@ -144,6 +144,7 @@ impl Keeper {
 
     /// Serves what was remembered of sources that have not answered yet.
     fn remember(&mut self, now: Instant) {
+        let mut changes = Changes::default();
         let mut any = false;
         for (source, book) in self.books.iter_mut().enumerate() {
             if let Some(kept) = self.memory.take(source).filter(|kept| !kept.set.is_empty()) {
@@ -152,12 +153,12 @@ impl Keeper {
                 let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
                 let detail = format!("{count} of {url}, which has not answered yet, as of {age} ago");
                 self.events.emit(Kind::SnapshotUsed, self.cluster.name().as_str(), None, detail);
-                book.remember(&kept.set, kept.as_of);
+                book.remember(&kept.set, kept.as_of, &mut changes);
                 any = true;
             }
         }
         if any {
-            self.settle(Changes::default(), now);
+            self.settle(changes, now);
         }
     }
 
@@ -204,11 +205,12 @@ impl Keeper {
         }
         self.select(chosen.source);
         self.discovered |= !chosen.targets.is_empty() || self.books.iter().all(Book::was_heard);
+        let eligible: Arc<[_]> = chosen.targets.into();
         let snapshot = Snapshot {
             generation: self.generation,
             discovered: self.discovered,
-            eligible: chosen.targets.as_slice().into(),
-            picker: self.cluster.settings.algorithm.build(chosen.targets, self.seed),
+            picker: self.cluster.settings.algorithm.build(Arc::clone(&eligible), self.seed),
+            eligible,
             members: members.into(),
         };
         tracing::debug!(

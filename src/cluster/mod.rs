@@ -1,6 +1,7 @@
 //! An upstream service: its targets, the rules for using them, and the one pointer that requests read.
 
 mod book;
+mod booth;
 mod changes;
 mod eligible;
 mod keeper;
@@ -14,6 +15,7 @@ mod ticket;
 mod vanish;
 
 pub use book::Origin;
+pub use booth::Booth;
 pub use keeper::{Keeper, Upkeep};
 pub use memory::Memory;
 pub use snapshot::{Member, Presence, Snapshot};
@@ -22,9 +24,9 @@ pub use ticket::Ticket;
 pub use vanish::Graces;
 
 use self::room::Room;
-use crate::balance::{Algorithm, PickCtx, Tried};
+use crate::balance::{Algorithm, Tried};
 use crate::discovery::Status;
-use crate::model::{ServiceName, Target};
+use crate::model::ServiceName;
 use crate::policy::{Budget, BudgetSettings, Limits, RetrySettings, Timeouts};
 use crate::upstream::ConnectionSettings;
 use arc_swap::ArcSwap;
@@ -46,6 +48,23 @@ pub struct ClusterSettings {
     /// New targets are unproven until their first check.
     pub checked: bool,
     pub mode: Mode,
+}
+
+impl ClusterSettings {
+    /// Everything as it is where nothing is configured; no checks.
+    pub fn new(name: ServiceName) -> Self {
+        Self {
+            name,
+            algorithm: Algorithm::default(),
+            retry: RetrySettings::default(),
+            budget: BudgetSettings::default(),
+            timeouts: Timeouts::default(),
+            connections: ConnectionSettings::default(),
+            limits: Limits::default(),
+            checked: false,
+            mode: Mode::default(),
+        }
+    }
 }
 
 /// How several sources of one cluster go together.
@@ -109,7 +128,7 @@ impl Cluster {
         now: Instant,
     ) -> Arc<Self> {
         Arc::new(Self {
-            budget: Budget::new(settings.budget.clone(), now),
+            budget: Budget::new(settings.budget.clone(), workers, now),
             snapshot: ArcSwap::from_pointee(Snapshot::undiscovered(settings.algorithm)),
             discovered: watch::channel(false).0,
             tallies: (0..workers.max(1)).map(|_| ServiceTally::default()).collect(),
@@ -129,56 +148,17 @@ impl Cluster {
         self.snapshot.load_full()
     }
 
-    /// The cells of one worker.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "`new` makes at least one, and the index is taken modulo the count"
-    )]
+    /// The cells of one worker, which it alone writes to; the first one's for a number that no worker has.
+    #[expect(clippy::indexing_slicing, reason = "`new` makes at least one")]
     pub fn tally(&self, worker: usize) -> &ServiceTally {
-        &self.tallies[worker % self.tallies.len()]
+        self.tallies.get(worker).unwrap_or_else(|| &self.tallies[0])
     }
 
     pub fn tallies(&self) -> &[ServiceTally] {
         &self.tallies
     }
 
-    /// Chooses a target and opens a ticket for it, counted in `worker`'s cells. Never waits: one load, then the picker.
-    ///
-    /// # Errors
-    /// [`PickError`] says what stands against every target.
-    pub fn pick(self: &Arc<Self>, worker: usize, ctx: &mut PickCtx<'_>) -> Result<Ticket, PickError> {
-        let snapshot = self.snapshot.load();
-        let limit = self.settings.limits.in_flight_per_target;
-        let open = |target: &Arc<Target>| {
-            let entered = target.history.load.enter(limit);
-            entered.then(|| Ticket::open(Arc::clone(self), Arc::clone(target), worker, ctx.now))
-        };
-        let mut seen = *ctx.tried;
-        let mut full = false;
-        for _ in 0..Tried::MOST {
-            let mut ctx = PickCtx { hash: ctx.hash, tried: &seen, rng: ctx.rng, now: ctx.now };
-            let Some(target) = snapshot.picker.pick(&mut ctx) else { break };
-            if let Some(ticket) = open(target) {
-                return Ok(ticket);
-            }
-            seen.push(target.id());
-            full = true;
-        }
-        if full {
-            // So many were full that the picker's choice no longer matters: any that has room.
-            let untried = snapshot.eligible.iter().filter(|target| !ctx.tried.contains(target.id()));
-            return untried.filter_map(open).next().ok_or(PickError::Saturated);
-        }
-        let gone = || snapshot.members.iter().all(|member| member.presence == Presence::Draining);
-        Err(match snapshot.usable() {
-            _ if !snapshot.discovered => PickError::Undiscovered,
-            0 if gone() => PickError::Empty,
-            0 => PickError::NoneEligible,
-            _ => PickError::Exhausted,
-        })
-    }
-
-    /// Picks as [`Self::pick`] does, but waits in the queue while all targets are full: at most as long as the limits
+    /// Picks as [`Booth::pick`] does, but waits in the queue while all targets are full: at most as long as the limits
     /// and `left` say.
     ///
     /// # Errors

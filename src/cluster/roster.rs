@@ -68,21 +68,22 @@ impl Roster {
         }
     }
 
-    /// Makes the targets what the sources' books say: one for each address, on the best word there is for it.
+    /// Makes the targets at the addresses that were touched what the sources' books say: one for each address, on the
+    /// best word there is for it.
     pub(super) fn reconcile(&mut self, books: &[Book], now: Instant, changes: &mut Changes) {
+        let touched: Vec<_> =
+            changes.take_touched().into_iter().map(|addr| (addr, chosen(books, &addr))).collect();
         for (source, book) in books.iter().enumerate() {
-            for (addr, entry) in book.entries() {
-                if chosen(books, addr) == Some(source) {
+            for (addr, _) in touched.iter().filter(|(_, chosen)| *chosen == Some(source)) {
+                if let Some(entry) = book.get(addr) {
                     self.meet(books, source, *addr, entry, now, changes);
                 }
             }
         }
-        let listed = |addr: &SocketAddr| books.iter().any(|book| book.get(addr).is_some());
-        let gone: Vec<_> = self.known.keys().filter(|addr| !listed(addr)).copied().collect();
-        for addr in gone {
-            if let Some(known) = self.known.remove(&addr) {
-                let why = changes.why(addr);
-                self.retire(known, addr, why, now, changes);
+        for (addr, _) in touched.iter().filter(|(_, chosen)| chosen.is_none()) {
+            if let Some(known) = self.known.remove(addr) {
+                let why = changes.why(*addr);
+                self.retire(known, *addr, why, now, changes);
             }
         }
     }
@@ -177,11 +178,8 @@ impl Roster {
     }
 }
 
-/// The source whose word on an address is the best; the first of equals. Where there is one source only, its own.
+/// The source whose word on an address is the best; the first of equals.
 fn chosen(books: &[Book], addr: &SocketAddr) -> Option<usize> {
-    if let [_] = books {
-        return Some(0);
-    }
     let ranked = books.iter().enumerate().filter_map(|(source, book)| Some((book.get(addr)?.rank(), source)));
     ranked.min().map(|(_, source)| source)
 }

@@ -1,5 +1,6 @@
 //! The one immutable view that requests read.
 
+use super::PickError;
 use super::book::Origin;
 use crate::balance::{Algorithm, Picker};
 use crate::model::Target;
@@ -49,6 +50,18 @@ impl Snapshot {
     /// How many targets the picker chooses from.
     pub fn usable(&self) -> usize {
         self.eligible.len()
+    }
+
+    /// What stands against every target that was not tried.
+    #[cold]
+    pub(super) fn why_none(&self) -> PickError {
+        let gone = || self.members.iter().all(|member| member.presence == Presence::Draining);
+        match self.usable() {
+            _ if !self.discovered => PickError::Undiscovered,
+            0 if gone() => PickError::Empty,
+            0 => PickError::NoneEligible,
+            _ => PickError::Exhausted,
+        }
     }
 
     pub(super) fn undiscovered(algorithm: Algorithm) -> Self {

@@ -2,19 +2,19 @@
 
 use crate::model::Outcome;
 use crate::policy::{Denied, RetryReason};
-use crate::telemetry::{Counter, Histogram};
+use crate::telemetry::{Histogram, LocalCounter};
 use std::time::Duration;
 
-/// One worker's cells for one service.
+/// One worker's cells for one service; that worker alone writes to them.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct ServiceTally {
     /// By status, 100 to 599; own answers included.
-    codes: [Counter; Self::CODES],
+    codes: [LocalCounter; Self::CODES],
     duration: Histogram,
-    attempts: [Counter; Outcome::ALL.len()],
-    retries: [Counter; RetryReason::ALL.len()],
-    denied: [Counter; Denied::ALL.len()],
+    attempts: [LocalCounter; Outcome::ALL.len()],
+    retries: [LocalCounter; RetryReason::ALL.len()],
+    denied: [LocalCounter; Denied::ALL.len()],
 }
 
 impl ServiceTally {
@@ -51,7 +51,7 @@ impl ServiceTally {
 impl Default for ServiceTally {
     fn default() -> Self {
         Self {
-            codes: [const { Counter::new() }; Self::CODES],
+            codes: [const { LocalCounter::new() }; Self::CODES],
             duration: Histogram::default(),
             attempts: Default::default(),
             retries: Default::default(),
@@ -76,7 +76,7 @@ impl Totals {
     pub fn of(tallies: &[ServiceTally]) -> Self {
         fn sum<'a, const N: usize>(
             tallies: &'a [ServiceTally],
-            of: fn(&'a ServiceTally) -> &'a [Counter; N],
+            of: fn(&'a ServiceTally) -> &'a [LocalCounter; N],
         ) -> [u64; N] {
             let mut sums = [0; N];
             for tally in tallies {

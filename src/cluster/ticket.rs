@@ -1,7 +1,8 @@
 //! One attempt at one target, from the pick to the last body byte.
 
-use super::Cluster;
+use super::Booth;
 use crate::model::{Outcome, Target};
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -12,19 +13,17 @@ use tokio::time::Instant;
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket {
-    cluster: Arc<Cluster>,
+    booth: Rc<Booth>,
     target: Arc<Target>,
     started: Instant,
     outcome: Outcome,
-    /// Whose cells it is counted in.
-    worker: usize,
     settled: bool,
 }
 
 impl Ticket {
     /// The caller has entered the target's load; the ticket leaves it.
-    pub(super) fn open(cluster: Arc<Cluster>, target: Arc<Target>, worker: usize, now: Instant) -> Self {
-        Self { cluster, target, started: now, outcome: Outcome::Abandoned, worker, settled: false }
+    pub(super) fn open(booth: Rc<Booth>, target: Arc<Target>, now: Instant) -> Self {
+        Self { booth, target, started: now, outcome: Outcome::Abandoned, settled: false }
     }
 
     pub fn target(&self) -> &Arc<Target> {
@@ -59,10 +58,10 @@ impl Ticket {
         self.settled = true;
         self.target.history.load.leave();
         if self.target.history.count(self.outcome) {
-            self.cluster.doubted.notify_one();
+            self.booth.doubted.notify_one();
         }
-        self.cluster.tally(self.worker).attempt(self.outcome);
-        self.cluster.room.freed();
+        self.booth.tally(self.booth.worker).attempt(self.outcome);
+        self.booth.room.freed();
     }
 }
 

@@ -91,7 +91,7 @@ impl<A: Ask, F: Fn(&CheckSettings) -> A> Checker<F> {
                 continue;
             }
             let due = now + first_delay(many, &mut self.rng);
-            let rounds = Rounds::new(
+            let mut rounds = Rounds::new(
                 Arc::clone(&self.desk),
                 (self.asker)(&self.desk.settings),
                 target.endpoint.addr,

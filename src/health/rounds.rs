@@ -99,15 +99,23 @@ impl<A: Ask> Rounds<A> {
     }
 
     /// Asks for the first time at `due`, then for ever.
-    pub(super) async fn run(mut self, mut due: Instant) {
+    ///
+    /// Ten thousand of these wait side by side: whatever is handed to an `async fn` by value is kept there twice.
+    pub(super) async fn run(&mut self, mut due: Instant) {
         loop {
-            beside(self.asker.idle(), tokio::time::sleep_until(due)).await;
+            tokio::select! {
+                never = self.asker.idle() => match never {},
+                () = tokio::time::sleep_until(due) => {}
+            }
             if self.is_proven_by_traffic() {
                 due = Instant::now() + self.schedule.healthy(&mut self.rng);
                 continue;
             }
             let lane = if self.verdict.state() == State::Unproven { Lane::New } else { Lane::Known };
-            beside(self.asker.idle(), self.desk.pace.turn(lane)).await;
+            tokio::select! {
+                never = self.asker.idle() => match never {},
+                () = self.desk.pace.turn(lane) => {}
+            }
             let started = Instant::now();
             // Boxed, because ten thousand targets wait while a hundred are asked.
             let answer = Box::pin(self.asker.ask(self.addr)).await;
@@ -178,13 +186,5 @@ impl<A: Ask> Rounds<A> {
                 self.desk.events.emit(Kind::EndpointHealthy, service, Some(self.addr), detail);
             }
         }
-    }
-}
-
-/// Awaits `wait` while `idle` goes on beside it.
-async fn beside(idle: impl Future<Output = Infallible>, wait: impl Future<Output = ()>) {
-    tokio::select! {
-        never = idle => match never {},
-        () = wait => {}
     }
 }

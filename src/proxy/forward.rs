@@ -46,7 +46,7 @@ impl Call<'_> {
     pub async fn run(&self) -> Result<Answer, Fault> {
         let Exchange { worker, cluster, started, .. } = self.exchange;
         let tally = cluster.tally(worker.index);
-        cluster.budget.request(*started);
+        cluster.budget.request(worker.index, *started);
         let mut tried = Tried::default();
         let mut attempts = 0;
         let may_repeat = Cell::new(true);
@@ -92,7 +92,7 @@ impl Call<'_> {
         let pick = |now| {
             let mut rng = worker.rng.borrow_mut();
             let mut ctx = PickCtx { hash: None, tried, rng: &mut rng, now };
-            cluster.pick(worker.index, &mut ctx)
+            cluster.pick(&mut ctx)
         };
         let mut picked = pick(now);
         if matches!(picked, Err(PickError::Undiscovered))
@@ -125,7 +125,7 @@ impl Call<'_> {
                 Err(error)
                     if self.is_stale_connection(&error)
                         && may_repeat.replace(false)
-                        && cluster.budget.retry(Instant::now()) =>
+                        && cluster.budget.retry(worker.index, Instant::now()) =>
                 {
                     cluster.tally(worker.index).retry(RetryReason::StaleConnection);
                     self.send(&target, settings, true).await
@@ -271,7 +271,7 @@ impl Call<'_> {
             other_target: cluster.has_untried(tried),
             left: self.left(now),
         };
-        decide(&cluster.settings.retry, &ask, || cluster.budget.retry(now), &mut *rng)
+        decide(&cluster.settings.retry, &ask, || cluster.budget.retry(worker.index, now), &mut *rng)
     }
 }
 

@@ -9,7 +9,7 @@ use super::relay::{Exchange, ResponseBody};
 use super::upgrade;
 use super::upload::{Refusal, Upload};
 use super::worker::Seat;
-use crate::cluster::{Cluster, Ticket};
+use crate::cluster::{Booth, Ticket};
 use crate::model::Outcome;
 use crate::net::field::Field;
 use crate::upstream::{Framing, Reply};
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 /// Answers one request. An upgraded connection keeps its `seat` until it ends.
 pub(super) async fn serve(
     seat: Rc<Seat>,
-    cluster: Arc<Cluster>,
+    cluster: Rc<Booth>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (worker, client) = (Rc::clone(&seat.worker), Arc::clone(&seat.client));

@@ -3,7 +3,7 @@
 use super::client::{Client, Phase};
 use super::upload::Refusal;
 use super::worker::Worker;
-use crate::cluster::{Cluster, Ticket};
+use crate::cluster::{Booth, Ticket};
 use crate::model::Outcome;
 use crate::upstream::{BrokenBody, UpstreamBody};
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub worker: Rc<Worker>,
-    pub cluster: Arc<Cluster>,
+    pub cluster: Rc<Booth>,
     pub client: Arc<Client>,
     pub started: Instant,
     /// The answer's status; 499 until there is one.
@@ -32,7 +32,7 @@ impl Exchange {
     /// What is counted when the client went away before there was an answer.
     const CLIENT_WENT_AWAY: u16 = 499;
 
-    pub fn open(worker: Rc<Worker>, cluster: Arc<Cluster>, client: Arc<Client>, now: Instant) -> Self {
+    pub fn open(worker: Rc<Worker>, cluster: Rc<Booth>, client: Arc<Client>, now: Instant) -> Self {
         client.begin();
         Self {
             worker,

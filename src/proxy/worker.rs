@@ -3,7 +3,7 @@
 use super::client::{Client, Phase};
 use super::http::serve;
 use super::socket::ClientIo;
-use crate::cluster::Cluster;
+use crate::cluster::{Booth, Cluster};
 use crate::policy::ClientLimits;
 use crate::rt::{Alarm, LocalTasks};
 use crate::upstream::Upstream;
@@ -104,13 +104,14 @@ impl Worker {
         place: Place,
     ) {
         let seat = Rc::new(Seat::take(self, peer, &cluster, place));
+        let booth = Booth::new(cluster, self.index);
         // Answers are small and must not wait for an acknowledgement; a socket that refuses will fail by itself.
         let _ = stream.set_nodelay(true);
         self.tasks.spawn("client", async move {
             let client = Arc::clone(&seat.client);
             let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
             let limits = &seat.worker.shared.limits;
-            let service = service_fn(|request| serve(Rc::clone(&seat), Arc::clone(&cluster), request));
+            let service = service_fn(|request| serve(Rc::clone(&seat), Rc::clone(&booth), request));
             let mut connection = pin!(
                 http1::Builder::new()
                     .max_headers(limits.headers)

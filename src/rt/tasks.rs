@@ -76,15 +76,18 @@ impl LocalTasks {
     }
 }
 
-async fn reported(name: &'static str, events: Events, task: impl Future<Output = ()>) {
-    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-        let what = panic
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no message".to_owned());
-        events.emit(Kind::TaskPanicked, "", None, format!("task {name}: {what}"));
-    }
+/// No `async fn`, which would have room for the task twice: as its argument, and as what it awaits.
+fn reported(name: &'static str, events: Events, task: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+        if let Err(panic) = ended {
+            let what = panic
+                .downcast_ref::<&str>()
+                .map(ToString::to_string)
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".to_owned());
+            events.emit(Kind::TaskPanicked, "", None, format!("task {name}: {what}"));
+        }
+    })
 }
 
 #[cfg(test)]

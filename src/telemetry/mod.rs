@@ -5,6 +5,6 @@ mod events;
 pub mod logging;
 mod secret;
 
-pub use cells::{Counter, Histogram};
+pub use cells::{Counter, Histogram, LocalCounter};
 pub use events::{Event, Events, Kind};
 pub use secret::Secret;

@@ -7,7 +7,7 @@ use ask::{Asked, ask, ask_with, connect, get, read_until};
 use exposition::{Sample, parse, parse_open};
 use outrigger::admin::{Window, serve};
 use outrigger::balance::{Algorithm, PickCtx, Tried};
-use outrigger::cluster::{Cluster, ClusterSettings, Graces, Keeper, Memory, Mode, Upkeep};
+use outrigger::cluster::{Booth, Cluster, ClusterSettings, Graces, Keeper, Memory, Mode, Upkeep};
 use outrigger::discovery::fixed::Fixed;
 use outrigger::discovery::{Answer, Discover, DiscoverError, WatchSettings, watch};
 use outrigger::model::{
@@ -210,9 +210,9 @@ async fn a_service_shows_its_endpoints_by_address_with_what_is_held_against_them
     let mut rng = SmallRng::seed_from_u64(1);
     let tried = Tried::default();
     let mut ctx = PickCtx { hash: None, tried: &tried, rng: &mut rng, now: Instant::now() };
-    let mut ticket = process.clusters[0].pick(0, &mut ctx).unwrap();
+    let mut ticket = Booth::new(Arc::clone(&process.clusters[0]), 0).pick(&mut ctx).unwrap();
     ticket.saw_head(Instant::now() + Duration::from_micros(2_500));
-    let second = process.clusters[0].pick(1, &mut ctx).unwrap();
+    let second = Booth::new(Arc::clone(&process.clusters[0]), 1).pick(&mut ctx).unwrap();
     second.finish(Outcome::Reset);
 
     let all = json(&get(process.admin, "/api/services").await);
@@ -389,7 +389,7 @@ async fn metrics_are_well_formed_in_both_formats_and_say_the_same() {
     let mut rng = SmallRng::seed_from_u64(1);
     let tried = Tried::default();
     let mut ctx = PickCtx { hash: None, tried: &tried, rng: &mut rng, now: Instant::now() };
-    let ticket = process.clusters[0].pick(0, &mut ctx).unwrap();
+    let ticket = Booth::new(Arc::clone(&process.clusters[0]), 0).pick(&mut ctx).unwrap();
     let chosen = ticket.target().endpoint.addr.to_string();
     ticket.finish(Outcome::Timeout);
 

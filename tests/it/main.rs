@@ -39,6 +39,7 @@ mod registration_etcd;
 mod registration_mended;
 mod retries;
 mod rolling;
+mod scale;
 mod scenarios;
 mod several_sources;
 mod snapshot_on_disk;

@@ -1,11 +1,10 @@
 //! A keeper between a scripted source and its readers.
 
 use super::*;
-use crate::balance::{Algorithm, PickCtx, Tried};
-use crate::cluster::{ClusterSettings, Mode, PickError, Presence, Ticket};
+use crate::balance::{PickCtx, Tried};
+use crate::cluster::{Booth, ClusterSettings, Mode, PickError, Presence, Ticket};
 use crate::discovery::{Discover, DiscoverError, Trust, WatchSettings};
 use crate::model::{Endpoint, Flag, InstanceId, Outcome, ServiceName, Standing, TargetId, Weight};
-use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::path::{Path, PathBuf};
@@ -71,17 +70,8 @@ fn rehearse_with(
 ) -> (Stage, Keeper) {
     let tasks = Tasks::new(Events::default());
     let (rewinds, silent) = (Arc::new(AtomicUsize::new(0)), Arc::<AtomicBool>::default());
-    let settings = ClusterSettings {
-        name: ServiceName::new("web").unwrap(),
-        algorithm: Algorithm::RoundRobin,
-        retry: RetrySettings::default(),
-        budget: BudgetSettings::default(),
-        timeouts: Timeouts::default(),
-        connections: crate::upstream::ConnectionSettings::default(),
-        limits: Limits::default(),
-        checked,
-        mode,
-    };
+    let name = ServiceName::new("web").unwrap();
+    let settings = ClusterSettings { checked, mode, ..ClusterSettings::new(name) };
     let (mut feeds, mut prompts) = (Vec::new(), Vec::new());
     for source in 0..sources {
         let (prompt, lines) = mpsc::unbounded_channel();
@@ -155,7 +145,8 @@ impl Stage {
 
     fn pick(&self, tried: &Tried) -> Result<Ticket, PickError> {
         let mut rng = SmallRng::seed_from_u64(1);
-        self.cluster.pick(0, &mut PickCtx { hash: None, tried, rng: &mut rng, now: Instant::now() })
+        let mut ctx = PickCtx { hash: None, tried, rng: &mut rng, now: Instant::now() };
+        Booth::new(Arc::clone(&self.cluster), 0).pick(&mut ctx)
     }
 
     /// All that a request could be sent to.
@@ -214,12 +205,13 @@ async fn invariant_1_a_request_never_waits_on_the_control_plane() {
         for (worker, picks) in picks.iter().enumerate() {
             let (cluster, done) = (&stage.cluster, &done);
             scope.spawn(move || {
+                let booth = Booth::new(Arc::clone(cluster), worker);
                 let mut rng = SmallRng::seed_from_u64(2);
                 let mut seen = 0;
                 while !done.load(Ordering::Relaxed) {
                     let tried = Tried::default();
                     let mut ctx = PickCtx { hash: None, tried: &tried, rng: &mut rng, now: Instant::now() };
-                    let ticket = cluster.pick(worker, &mut ctx).expect("half of the list is always there");
+                    let ticket = booth.pick(&mut ctx).expect("half of the list is always there");
                     ticket.finish(Outcome::Success);
                     let generation = cluster.snapshot().generation;
                     assert!(generation >= seen, "a newer snapshot is never taken back");
