@@ -2,13 +2,18 @@
 
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
-use futures_util::task::AtomicWaker;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long a connection stays awake without a request, at least.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// The same for one whose requests are no further apart than this: it does not pay for a waking with each of them.
+const RESTLESS: Duration = Duration::from_secs(1);
 
 /// How long the rest of an unwanted request is read before the connection is given up.
 const LINGER: Duration = Duration::from_secs(2);
@@ -53,7 +58,15 @@ pub(super) struct Client {
     /// When the phase began, or something last moved in it: milliseconds after `born`.
     since: AtomicU64,
     /// No request came in time: reads end.
-    pub expired: AtomicBool,
+    expired: AtomicBool,
+    /// No request came for a moment: the connection may rest.
+    tired: AtomicBool,
+    /// Its last rest was short.
+    restless: AtomicBool,
+    /// It has been awake.
+    woken: AtomicBool,
+    /// Its place among the worker's awake connections.
+    rank: AtomicUsize,
     /// Nothing moved for too long in the middle of an exchange: the connection is dropped.
     aborted: AtomicBool,
     /// The process stops: finish what runs, then close.
@@ -68,7 +81,8 @@ pub(super) struct Client {
     early: Mutex<Vec<u8>>,
     /// Some of them are not written yet.
     has_early: AtomicBool,
-    waker: AtomicWaker,
+    /// The connection's task; the lock is held for a copy.
+    task: Mutex<Option<Waker>>,
 }
 
 impl Client {
@@ -81,6 +95,10 @@ impl Client {
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(0),
             expired: AtomicBool::new(false),
+            tired: AtomicBool::new(false),
+            restless: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            rank: AtomicUsize::new(0),
             aborted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             moved: AtomicBool::new(false),
@@ -88,7 +106,7 @@ impl Client {
             uploading: AtomicBool::new(false),
             early: Mutex::default(),
             has_early: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            task: Mutex::default(),
         })
     }
 
@@ -126,8 +144,54 @@ impl Client {
         };
         if self.still(now) >= limit {
             verdict.store(true, Ordering::Relaxed);
-            self.waker.wake();
+            self.wake();
         }
+    }
+
+    /// Lets the connection rest if it has been without a request for a moment.
+    pub fn tire(&self, now: Instant) {
+        let wakeful = if self.restless.load(Ordering::Relaxed) { RESTLESS } else { MOMENT };
+        if self.phase() == Phase::Idle && self.still(now) >= wakeful {
+            self.tired.store(true, Ordering::Relaxed);
+            self.wake();
+        }
+    }
+
+    /// Whether the connection may rest; once.
+    pub fn is_tired(&self) -> bool {
+        self.tired.load(Ordering::Relaxed) && self.tired.swap(false, Ordering::Relaxed)
+    }
+
+    /// Something has come after a rest. It may have come just when the time was up: it counts.
+    pub fn wake_up(&self, now: Instant) {
+        let again = self.woken.swap(true, Ordering::Relaxed);
+        self.restless.store(again && self.still(now) < RESTLESS, Ordering::Relaxed);
+        self.tired.store(false, Ordering::Relaxed);
+        if self.expired.swap(false, Ordering::Relaxed) {
+            self.touch(now);
+        }
+    }
+
+    pub fn rank(&self) -> usize {
+        self.rank.load(Ordering::Relaxed)
+    }
+
+    pub fn set_rank(&self, rank: usize) {
+        self.rank.store(rank, Ordering::Relaxed);
+    }
+
+    /// When a connection that goes on without a request is to end; nothing if it has one.
+    pub fn expires(&self, limits: &ClientLimits) -> Option<Instant> {
+        (self.phase() == Phase::Idle).then(|| self.born + self.since() + limits.keep_alive)
+    }
+
+    pub fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Nothing more is waited for but what is here already.
+    pub fn is_over(&self) -> bool {
+        self.is_expired() || self.is_stopping()
     }
 
     pub fn is_aborted(&self) -> bool {
@@ -137,7 +201,7 @@ impl Client {
     /// Finish what runs, then close.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.waker.wake();
+        self.wake();
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -145,8 +209,13 @@ impl Client {
     }
 
     /// Remembers the connection's task.
-    pub fn watch(&self, waker: &Waker) {
-        self.waker.register(waker);
+    pub fn watch(&self, task: &Waker) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
+    }
+
+    fn wake(&self) {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        task.into_iter().for_each(Waker::wake);
     }
 
     /// Has `bytes` written before the response that is being waited for, unless too many wait already.
@@ -160,7 +229,7 @@ impl Client {
         if !self.has_early.swap(true, Ordering::AcqRel) {
             self.touch(Instant::now());
         }
-        self.waker.wake();
+        self.wake();
     }
 
     /// Waits until everything that overtakes is written, so that the real response comes after it.
@@ -179,7 +248,7 @@ impl Client {
     pub fn set_uploading(&self, uploading: bool) {
         if self.uploading.swap(uploading, Ordering::Relaxed) && !uploading && self.phase() == Phase::Ending {
             // It may have been all that kept the connection from its next request.
-            self.waker.wake();
+            self.wake();
         }
     }
 
@@ -202,12 +271,16 @@ impl Client {
 
     pub fn all_overtaken(&self) {
         self.has_early.store(false, Ordering::Release);
-        self.waker.wake();
+        self.wake();
     }
 
     /// Time since the phase began, or something last moved in it.
     fn still(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.born + Duration::from_millis(self.since.load(Ordering::Relaxed)))
+        now.saturating_duration_since(self.born + self.since())
+    }
+
+    fn since(&self) -> Duration {
+        Duration::from_millis(self.since.load(Ordering::Relaxed))
     }
 
     fn touch(&self, now: Instant) {
