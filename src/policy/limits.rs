@@ -65,7 +65,7 @@ impl Default for ClientLimits {
         Self {
             connections: 10_000,
             head_bytes: 64 * 1024,
-            headers: 128,
+            headers: 100,
             head_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
             replay_bytes: 16 * 1024 * 1024,

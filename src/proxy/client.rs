@@ -3,13 +3,18 @@
 use super::headers::Spelled;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
-use futures_util::task::AtomicWaker;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long a connection stays awake without a request, at least.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// The same for one whose requests are no further apart than this: it does not pay for a waking with each of them.
+const RESTLESS: Duration = Duration::from_secs(1);
 
 /// How long the rest of an unwanted request is read before the connection is given up.
 const LINGER: Duration = Duration::from_secs(2);
@@ -59,7 +64,15 @@ pub(super) struct Client {
     /// When the phase began, or something last moved in it: milliseconds after `born`, or [`Self::AT_SWEEP`].
     since: AtomicU64,
     /// No request came in time: reads end.
-    pub expired: AtomicBool,
+    expired: AtomicBool,
+    /// No request came for a moment: the connection may rest.
+    tired: AtomicBool,
+    /// Its last rest was short.
+    restless: AtomicBool,
+    /// It has been awake.
+    woken: AtomicBool,
+    /// Its place among the worker's awake connections.
+    rank: AtomicUsize,
     /// Nothing moved for too long in the middle of an exchange: the connection is dropped.
     aborted: AtomicBool,
     /// The process stops: finish what runs, then close.
@@ -81,7 +94,8 @@ pub(super) struct Client {
     has_spelled: AtomicBool,
     /// An earlier response may not be written yet although the next request is being answered.
     unflushed: AtomicBool,
-    waker: AtomicWaker,
+    /// The connection's task; the lock is held for a copy.
+    task: Mutex<Option<Waker>>,
 }
 
 impl Client {
@@ -98,6 +112,10 @@ impl Client {
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(0),
             expired: AtomicBool::new(false),
+            tired: AtomicBool::new(false),
+            restless: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            rank: AtomicUsize::new(0),
             aborted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             moved: AtomicBool::new(false),
@@ -109,7 +127,7 @@ impl Client {
             spelled: Mutex::default(),
             has_spelled: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            task: Mutex::default(),
         })
     }
 
@@ -125,7 +143,7 @@ impl Client {
     pub fn flushed(&self) {
         if self.unflushed.load(Ordering::Relaxed) {
             self.unflushed.store(false, Ordering::Relaxed);
-            self.waker.wake();
+            self.wake();
         }
     }
 
@@ -212,8 +230,54 @@ impl Client {
         }
         if self.still(now) >= limit {
             verdict.store(true, Ordering::Relaxed);
-            self.waker.wake();
+            self.wake();
         }
+    }
+
+    /// Lets the connection rest if it has been without a request for a moment.
+    pub fn tire(&self, now: Instant) {
+        let wakeful = if self.restless.load(Ordering::Relaxed) { RESTLESS } else { MOMENT };
+        if self.phase() == Phase::Idle && self.still(now) >= wakeful {
+            self.tired.store(true, Ordering::Relaxed);
+            self.wake();
+        }
+    }
+
+    /// Whether the connection may rest; once.
+    pub fn is_tired(&self) -> bool {
+        self.tired.load(Ordering::Relaxed) && self.tired.swap(false, Ordering::Relaxed)
+    }
+
+    /// Something has come after a rest. It may have come just when the time was up: it counts.
+    pub fn wake_up(&self, now: Instant) {
+        let again = self.woken.swap(true, Ordering::Relaxed);
+        self.restless.store(again && self.still(now) < RESTLESS, Ordering::Relaxed);
+        self.tired.store(false, Ordering::Relaxed);
+        if self.expired.swap(false, Ordering::Relaxed) {
+            self.touch(now);
+        }
+    }
+
+    pub fn rank(&self) -> usize {
+        self.rank.load(Ordering::Relaxed)
+    }
+
+    pub fn set_rank(&self, rank: usize) {
+        self.rank.store(rank, Ordering::Relaxed);
+    }
+
+    /// When a connection that goes on without a request is to end; nothing if it has one.
+    pub fn expires(&self, limits: &ClientLimits) -> Option<Instant> {
+        (self.phase() == Phase::Idle).then(|| self.born + self.since() + limits.keep_alive)
+    }
+
+    pub fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Nothing more is waited for but what is here already.
+    pub fn is_over(&self) -> bool {
+        self.is_expired() || self.is_stopping()
     }
 
     pub fn is_aborted(&self) -> bool {
@@ -223,7 +287,7 @@ impl Client {
     /// Finish what runs, then close.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.waker.wake();
+        self.wake();
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -231,8 +295,13 @@ impl Client {
     }
 
     /// Remembers the connection's task.
-    pub fn watch(&self, waker: &Waker) {
-        self.waker.register(waker);
+    pub fn watch(&self, task: &Waker) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
+    }
+
+    fn wake(&self) {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        task.into_iter().for_each(Waker::wake);
     }
 
     /// Has `bytes` written before the response that is being waited for, unless too many wait already.
@@ -246,7 +315,7 @@ impl Client {
         if !self.has_early.swap(true, Ordering::AcqRel) {
             self.touch(Instant::now());
         }
-        self.waker.wake();
+        self.wake();
     }
 
     /// Waits until everything that comes before the real response is written.
@@ -266,7 +335,7 @@ impl Client {
     pub fn set_uploading(&self, uploading: bool) {
         if self.uploading.swap(uploading, Ordering::Relaxed) && !uploading && self.phase() == Phase::Ending {
             // It may have been all that kept the connection from its next request.
-            self.waker.wake();
+            self.wake();
         }
     }
 
@@ -289,14 +358,21 @@ impl Client {
 
     pub fn all_overtaken(&self) {
         self.has_early.store(false, Ordering::Release);
-        self.waker.wake();
+        self.wake();
     }
 
     /// Time since the phase began, or something last moved in it.
     fn still(&self, now: Instant) -> Duration {
         match self.since.load(Ordering::Relaxed) {
             Self::AT_SWEEP => Duration::ZERO,
-            since => now.saturating_duration_since(self.born + Duration::from_millis(since)),
+            _ => now.saturating_duration_since(self.born + self.since()),
+        }
+    }
+
+    fn since(&self) -> Duration {
+        match self.since.load(Ordering::Relaxed) {
+            Self::AT_SWEEP => Duration::ZERO,
+            since => Duration::from_millis(since),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Listening for the application, and dealing its connections out to the workers.
 
-use super::worker::{Place, Shared, Worker};
+use super::place::Place;
+use super::worker::{Shared, Worker};
 use crate::cluster::Cluster;
 use crate::rt::{LocalTasks, Stop, WorkerThreads};
 use crate::telemetry::Events;
@@ -16,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-/// Connections that may wait for us in the kernel.
-const BACKLOG: i32 = 1024;
+/// Connections that may wait for us in the kernel; it grants no more than net.core.somaxconn.
+const BACKLOG: i32 = 4096;
 
 /// How long a stop waits before it tells clients: a connection made just before it may have its request under way.
 const LINGER: Duration = Duration::from_millis(100);
@@ -119,6 +120,7 @@ async fn work(
     // The accepting tasks alone hold hands now: when the last of them has ended, the inbox says so.
     drop(hands);
     let sweep = tasks.spawn("sweep", Rc::clone(&worker).sweep());
+    let lull = tasks.spawn("lull", Rc::clone(&worker).lull());
     let take = |dealt: Dealt| {
         if let Ok(stream) = TcpStream::from_std(dealt.stream) {
             worker.take(stream, dealt.peer, dealt.cluster, dealt.place);
@@ -147,6 +149,7 @@ async fn work(
         }
     }
     sweep.abort();
+    lull.abort();
 }
 
 /// Accepts for one service, as long as connections are allowed; at the stop, what had connected before it.
@@ -162,7 +165,7 @@ async fn accept(worker: Rc<Worker>, hands: Arc<[mpsc::UnboundedSender<Dealt>]>, 
     // Not before a connection is here: a quiet listener must not keep what another one needs.
     let permit = || Arc::clone(&worker.shared.permits).acquire_owned();
     let deal = |stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit| {
-        let place = Place::take(&worker.shared, permit);
+        let place = Place::take(&worker.shared, worker.index, permit);
         if place.worker == worker.index {
             worker.take(stream, peer, Arc::clone(&cluster), place);
         } else if let Some(hand) = hands.get(place.worker)

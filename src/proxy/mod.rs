@@ -1,12 +1,15 @@
 //! The data plane: what happens to a request between the application and an instance.
 
+mod awake;
 mod client;
+mod connection;
 mod error;
 mod failed;
 mod forward;
 mod headers;
 mod http;
 mod listener;
+mod place;
 mod relay;
 mod socket;
 mod upgrade;

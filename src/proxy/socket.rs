@@ -1,8 +1,9 @@
 //! The application's socket as hyper sees it: watched, overtaken by interim responses, and closed with care.
 
 use super::client::{Client, Phase};
+use super::connection::has_unread;
 use super::error::Fault;
-use socket2::SockRef;
+use bytes::{Buf, Bytes};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 pub(super) struct ClientIo {
     stream: TcpStream,
     client: Arc<Client>,
+    /// Read before and not asked for yet.
+    ahead: Bytes,
     /// Taken from `early` and not written yet.
     overtaking: Vec<u8>,
     /// Hyper's own answer to a request that it could not read was replaced by ours.
@@ -25,14 +28,33 @@ pub(super) struct ClientIo {
 }
 
 impl ClientIo {
-    pub fn new(stream: TcpStream, client: Arc<Client>) -> Self {
-        Self { stream, client, overtaking: Vec::new(), refused: false }
+    /// `ahead` was read from the stream already.
+    pub fn new(stream: TcpStream, ahead: Bytes, client: &Arc<Client>) -> Self {
+        let client = Arc::clone(client);
+        Self { stream, client, ahead, overtaking: Vec::new(), refused: false }
     }
 
-    /// The process stops and no request is here. The system itself is asked: the runtime may not have heard yet.
+    /// Takes back what hyper has read and found no request in.
+    pub fn put_back(&mut self, mut read: Bytes) {
+        if !self.ahead.is_empty() {
+            read = [read, std::mem::take(&mut self.ahead)].concat().into();
+        }
+        // Empty lines before a request are no part of it (RFC 9112, section 2.2).
+        let blank = read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        read.advance(blank);
+        self.ahead = read;
+    }
+
+    /// The bare socket of a connection that is between two requests; itself if the next one has begun.
+    pub fn into_resting(self) -> Result<TcpStream, Self> {
+        // Its room is for those that are awake; and what comes back from `ahead` is heard again.
+        drop(self.client.take_heard());
+        if self.ahead.is_empty() { Ok(self.stream) } else { Err(self) }
+    }
+
+    /// The process stops and no request is here.
     fn is_over(&self) -> bool {
-        let idle = self.client.is_stopping() && self.client.phase() == Phase::Idle;
-        idle && !SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
+        self.client.is_stopping() && self.client.phase() == Phase::Idle && !has_unread(&self.stream)
     }
 
     fn write_overtaking(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -49,20 +71,23 @@ impl ClientIo {
 
     /// Hyper writes without a request being answered only to refuse one: say it in our words.
     fn replace_refusal(&mut self, bytes: &[u8]) -> bool {
+        if self.refused {
+            return true;
+        }
         if !matches!(self.client.phase(), Phase::Idle | Phase::Head) {
             return false;
         }
-        if !self.refused {
-            self.refused = true;
-            self.client.leave_unread();
-            let fault = match bytes.get(..12) {
-                Some(b"HTTP/1.1 431") => Fault::HeadTooLarge,
-                Some(b"HTTP/1.1 414") => Fault::TargetTooLong,
-                _ => Fault::Malformed,
-            };
-            self.client.count_refusal(fault.status().as_u16(), Instant::now());
-            self.overtaking = fault.raw(self.client.cluster.name().as_str());
-        }
+        self.refused = true;
+        self.client.leave_unread();
+        let fault = match bytes.get(..12) {
+            Some(b"HTTP/1.1 431") => Fault::HeadTooLarge,
+            Some(b"HTTP/1.1 414") => Fault::TargetTooLong,
+            _ => Fault::Malformed,
+        };
+        let now = Instant::now();
+        self.client.count_refusal(fault.status().as_u16(), now);
+        self.client.enter(Phase::Answering, now);
+        self.overtaking = fault.raw(self.client.cluster.name().as_str());
         true
     }
 
@@ -115,15 +140,20 @@ impl AsyncRead for ClientIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.client.expired.load(Ordering::Relaxed) {
+        if self.client.is_expired() {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_pending() && self.is_over() {
-            return Poll::Ready(Ok(()));
+        if self.ahead.is_empty() {
+            let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+            if read.is_pending() && self.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(read)?;
+        } else {
+            let bytes = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead.split_to(bytes));
         }
-        ready!(read)?;
         self.client.moved.store(true, Ordering::Relaxed);
         if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
             self.client.hear(bytes);

@@ -1,28 +1,24 @@
 //! One worker's world: its clients, its upstream connections, its dice. Nothing of it leaves the thread.
 
-use super::client::{Client, Phase};
-use super::http::serve;
-use super::socket::ClientIo;
-use crate::cluster::{Booth, Cluster};
+use super::awake::Awake;
+use super::client::Client;
+use super::connection;
+use super::place::Place;
+use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use crate::rt::{Alarm, LocalTasks};
 use crate::upstream::Upstream;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use rand::rngs::SmallRng;
 use rustc_hash::FxHashSet;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 /// What all workers share.
@@ -68,6 +64,11 @@ pub struct Worker {
     pub(super) tasks: LocalTasks,
     pub(super) alarm: Rc<Alarm>,
     clients: RefCell<HashMap<u64, Arc<Client>>>,
+    /// Those of them that do not rest: few, as a rule.
+    awake: RefCell<Awake>,
+    someone_awoke: Notify,
+    /// The first moment at which one of the others may have been without a request for too long.
+    next_expiry: Cell<Option<Instant>>,
     next_client: Cell<u64>,
     stopping: Cell<bool>,
 }
@@ -78,6 +79,9 @@ const SCRATCH_BYTES: usize = 4 << 10;
 
 /// How often connections are looked through for those that took too long.
 const SWEEP: Duration = Duration::from_millis(500);
+
+/// How often they are looked through for those that may rest.
+const LULL: Duration = Duration::from_millis(50);
 
 impl Worker {
     pub(super) fn new(index: usize, shared: Arc<Shared>, tasks: LocalTasks, rng: SmallRng) -> Rc<Self> {
@@ -90,6 +94,9 @@ impl Worker {
             scratch: RefCell::default(),
             tasks,
             clients: RefCell::default(),
+            awake: RefCell::default(),
+            someone_awoke: Notify::new(),
+            next_expiry: Cell::default(),
             next_client: Cell::new(0),
             stopping: Cell::new(false),
         })
@@ -104,41 +111,9 @@ impl Worker {
         place: Place,
     ) {
         let seat = Rc::new(Seat::take(self, peer, &cluster, place));
-        let booth = Booth::new(cluster, self.index);
         // Answers are small and must not wait for an acknowledgement; a socket that refuses will fail by itself.
         let _ = stream.set_nodelay(true);
-        self.tasks.spawn("client", async move {
-            let client = Arc::clone(&seat.client);
-            let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
-            let limits = &seat.worker.shared.limits;
-            let service = service_fn(|request| serve(Rc::clone(&seat), Rc::clone(&booth), request));
-            let mut connection = pin!(
-                http1::Builder::new()
-                    .max_headers(limits.headers)
-                    .max_header_size(limits.head_bytes)
-                    .max_buf_size(limits.head_bytes.max(8192) + 8192)
-                    .header_read_timeout(None)
-                    .serve_connection(io, service)
-                    .with_upgrades()
-            );
-            let mut told = false;
-            std::future::poll_fn(|cx| {
-                client.watch(cx.waker());
-                if client.is_aborted() {
-                    return Poll::Ready(());
-                }
-                // Its errors are the client's or were answered already.
-                let ended = connection.as_mut().poll(cx).map(|_| ());
-                // Hyper closes at once what is not amid a request, even if one is on its way: the socket ends those.
-                let busy = matches!(client.phase(), Phase::Busy | Phase::Answering);
-                if ended.is_pending() && client.is_stopping() && busy && !told {
-                    told = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                ended
-            })
-            .await;
-        });
+        self.tasks.spawn("client", connection::run(seat, stream));
     }
 
     /// An empty buffer for a head.
@@ -162,8 +137,31 @@ impl Worker {
         loop {
             let now = tick.tick().await;
             self.upstream.sweep(now);
-            for client in self.clients.borrow().values() {
-                client.sweep(&self.shared.limits, now);
+            self.end_overdue(now);
+        }
+    }
+
+    /// Ends connections that took too long. Resting ones are looked at only if it may be one of theirs.
+    fn end_overdue(&self, now: Instant) {
+        let limits = &self.shared.limits;
+        if self.next_expiry.get().is_none_or(|expiry| now < expiry) {
+            self.awake.borrow().iter().for_each(|client| client.sweep(limits, now));
+            return;
+        }
+        let clients = self.clients.borrow();
+        clients.values().for_each(|client| client.sweep(limits, now));
+        let waiting = clients.values().filter(|client| !client.is_expired());
+        self.next_expiry.set(waiting.filter_map(|client| client.expires(limits)).min());
+    }
+
+    /// Lets connections rest that are without a request, until the thread ends.
+    pub(super) async fn lull(self: Rc<Self>) {
+        loop {
+            self.someone_awoke.notified().await;
+            while !self.awake.borrow().is_empty() {
+                tokio::time::sleep(LULL).await;
+                let now = Instant::now();
+                self.awake.borrow().iter().for_each(|client| client.tire(now));
             }
         }
     }
@@ -179,40 +177,6 @@ impl Worker {
     pub(super) fn clients(&self) -> usize {
         self.clients.borrow().len()
     }
-}
-
-/// One connection's share of the process's limit and of a worker's load; given back on drop.
-#[derive(Debug)]
-pub(super) struct Place {
-    shared: Arc<Shared>,
-    /// Whom it goes to.
-    pub worker: usize,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    /// A place with the worker that has the fewest.
-    pub fn take(shared: &Arc<Shared>, permit: OwnedSemaphorePermit) -> Self {
-        let worker = least(&shared.loads);
-        if let Some(load) = shared.loads.get(worker) {
-            load.fetch_add(1, Ordering::Relaxed);
-        }
-        Self { shared: Arc::clone(shared), worker, _permit: permit }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(load) = self.shared.loads.get(self.worker) {
-            load.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The worker with the fewest client connections.
-fn least(loads: &[AtomicUsize]) -> usize {
-    let fewest = loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
-    fewest.map_or(0, |(index, _)| index)
 }
 
 /// A connection's seat among the worker's clients; given back on drop.
@@ -233,7 +197,27 @@ impl Seat {
         let number = worker.next_client.get();
         worker.next_client.set(number + 1);
         worker.clients.borrow_mut().insert(number, Arc::clone(&client));
-        Self { worker: Rc::clone(worker), client, number, _place: place }
+        let seat = Self { worker: Rc::clone(worker), client, number, _place: place };
+        seat.rests();
+        seat
+    }
+}
+
+impl Seat {
+    /// Its connection is awake until what this returns is dropped.
+    pub fn awake(&self, now: Instant) -> Waking<'_> {
+        let mut awake = self.worker.awake.borrow_mut();
+        if awake.is_empty() {
+            self.worker.someone_awoke.notify_one();
+        }
+        awake.add(&self.client, now);
+        Waking(self)
+    }
+
+    /// Has the worker look at the connection when it has been without a request for too long.
+    fn rests(&self) {
+        let expiries = [self.worker.next_expiry.get(), self.client.expires(&self.worker.shared.limits)];
+        self.worker.next_expiry.set(expiries.into_iter().flatten().min());
     }
 }
 
@@ -243,24 +227,13 @@ impl Drop for Seat {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A connection that does not rest.
+#[derive(Debug)]
+pub(super) struct Waking<'a>(&'a Seat);
 
-    #[test]
-    fn connections_go_to_the_worker_with_the_fewest() {
-        let loads: Vec<_> = [2, 1, 3].map(AtomicUsize::new).into();
-        assert_eq!(least(&loads), 1);
-    }
-
-    #[test]
-    fn a_place_that_nobody_uses_is_given_back() {
-        let limits = ClientLimits { connections: 1, ..ClientLimits::default() };
-        let shared = Shared::new(limits, FxHashSet::default(), 2);
-        let permit = Arc::clone(&shared.permits).try_acquire_owned().unwrap();
-        let place = Place::take(&shared, permit);
-        assert_eq!((shared.connections(), shared.permits.available_permits()), (1, 0));
-        drop(place);
-        assert_eq!((shared.connections(), shared.permits.available_permits()), (0, 1));
+impl Drop for Waking<'_> {
+    fn drop(&mut self) {
+        self.0.worker.awake.borrow_mut().remove(&self.0.client);
+        self.0.rests();
     }
 }

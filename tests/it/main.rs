@@ -27,6 +27,7 @@ mod health_tls;
 mod http_bodies;
 mod http_limits;
 mod http_messages;
+mod idle_connections;
 mod life_cycle;
 mod mass_loss;
 mod names;
