@@ -73,7 +73,6 @@ async fn an_idle_connection_costs_little_memory() {
         let before = sidecar.rss_kib();
         all.extend(open(asks, COUNT).await);
         let each = (sidecar.rss_kib().saturating_sub(before)) * 1024 / COUNT as u64;
-        println!("{each} bytes for each connection that asked: {asks}");
         assert!(each < 6 << 10, "{each} bytes for each connection that asked: {asks}");
     }
     eventually_open(&sidecar, all.len()).await;
