@@ -29,7 +29,7 @@ struct Known {
     member: Member,
     /// What its source has against it.
     out: Option<Arc<str>>,
-    /// What each source calls it.
+    /// What each of several sources calls it.
     names: Vec<Option<InstanceId>>,
     /// It was told that the registry and we disagree about it.
     disputed: bool,
@@ -117,9 +117,7 @@ impl Roster {
             let member = &mut known.member;
             (member.presence, member.source, member.origin) = (presence, source, entry.origin);
             (member.held_since, member.vouched) = (held_since, vouched);
-            if books.len() > 1 {
-                known.names = names(books, &addr);
-            }
+            known.names = names(books, &addr);
             return;
         }
         // Same address, other instance: a stranger, who starts clean.
@@ -184,8 +182,11 @@ fn chosen(books: &[Book], addr: &SocketAddr) -> Option<usize> {
     ranked.min().map(|(_, source)| source)
 }
 
-/// What each source calls an address.
+/// What each of several sources calls an address; of one it is no question.
 fn names(books: &[Book], addr: &SocketAddr) -> Vec<Option<InstanceId>> {
+    if let [_] = books {
+        return Vec::new();
+    }
     books.iter().map(|book| book.get(addr).map(|entry| entry.endpoint.instance.clone())).collect()
 }
 

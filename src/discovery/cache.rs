@@ -257,7 +257,7 @@ fn endpoint(shape: EndpointShape) -> Endpoint {
         weight: Weight::new(shape.weight),
         zone: shape.zone.as_deref().and_then(Zone::new),
         standing,
-        meta: Arc::new(shape.meta),
+        meta: shape.meta.into(),
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
             weight: Weight::new(7),
             zone: Zone::new("eu-1"),
             standing: Standing::Critical("maintenance".into()),
-            meta: Arc::new(BTreeMap::from([("version".to_owned(), "ü".to_owned())])),
+            meta: BTreeMap::from([("version".to_owned(), "ü".to_owned())]).into(),
             ..Endpoint::at("[::1]:2".parse().unwrap())
         };
         let lost = Endpoint {

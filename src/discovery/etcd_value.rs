@@ -9,7 +9,6 @@ use crate::model::{Endpoint, InstanceId, Weight, Zone};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use url::{Host, Url};
 
 /// A larger value is no description of an instance, in bytes.
@@ -95,7 +94,7 @@ impl Place {
             instance,
             weight: self.weight,
             zone: self.zone,
-            meta: Arc::new(self.meta),
+            meta: self.meta.into(),
             ..Endpoint::at(self.addr)
         }
     }

@@ -1,7 +1,6 @@
 //! One instance as discovery describes it.
 
-use super::{InstanceId, Zone};
-use std::collections::BTreeMap;
+use super::{InstanceId, Meta, Zone};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ pub struct Endpoint {
     pub weight: Weight,
     pub zone: Option<Zone>,
     pub standing: Standing,
-    pub meta: Arc<BTreeMap<String, String>>,
+    pub meta: Meta,
 }
 
 impl Endpoint {
@@ -25,7 +24,7 @@ impl Endpoint {
             weight: Weight::ONE,
             zone: None,
             standing: Standing::Passing,
-            meta: Arc::default(),
+            meta: Meta::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod endpoint;
 mod health;
 mod load;
+mod meta;
 mod names;
 mod set;
 mod tally;
@@ -11,6 +12,7 @@ mod target;
 pub use endpoint::{Endpoint, Standing, Weight};
 pub use health::{Flag, Health};
 pub use load::Load;
+pub use meta::Meta;
 pub use names::{InstanceId, NameError, ServiceName, Zone};
 pub use set::EndpointSet;
 pub use tally::{Outcome, Tally};

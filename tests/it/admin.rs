@@ -197,7 +197,7 @@ async fn a_service_shows_its_endpoints_by_address_with_what_is_held_against_them
         instance: InstanceId::new("web-7"),
         weight: Weight::new(3),
         zone: Zone::new("eu-1"),
-        meta: Arc::new([("version".to_owned(), "2".to_owned())].into()),
+        meta: BTreeMap::from([("version".to_owned(), "2".to_owned())]).into(),
         ..at(7)
     };
     let critical = Endpoint { standing: Standing::Critical("maintenance: disk swap".into()), ..at(9) };

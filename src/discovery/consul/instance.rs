@@ -5,7 +5,6 @@ use crate::model::{Endpoint, InstanceId, Standing, Weight, Zone};
 use crate::registry::consul::{Check, Entry};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 /// Consul's check of a node by gossip: with nothing else against an instance it is [`Standing::Lost`].
 const SERF_HEALTH: &str = "serfHealth";
@@ -41,7 +40,7 @@ pub(super) fn read(entry: Entry, warning: bool) -> Result<Endpoint, Skipped> {
         weight: Weight::new(weight),
         zone: zone(&service.meta).or_else(|| zone(&node.meta)),
         standing: standing(&checks, warning),
-        meta: Arc::new(service.meta),
+        meta: service.meta.into(),
     })
 }
 

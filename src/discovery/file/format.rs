@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use toml::Spanned;
 
 /// The file as a whole cannot be used; what it said before is kept.
@@ -142,7 +141,7 @@ fn endpoint(entry: Value) -> Result<Endpoint, String> {
         weight: Weight::new(weight),
         zone: entry.zone.as_deref().and_then(Zone::new),
         instance: entry.id.filter(|id| !id.is_empty()).map_or(plain.instance.clone(), InstanceId::new),
-        meta: Arc::new(meta.collect::<Result<_, _>>()?),
+        meta: meta.collect::<Result<BTreeMap<_, _>, _>>()?.into(),
         ..plain
     })
 }
