@@ -12,7 +12,7 @@
 //! | 4 | [`cluster`], [`registration`] | joins floors 1 to 3 into "an upstream"; announces the local app |
 //! | 3 | [`discovery`], [`health`] | find instances; judge instances |
 //! | 2 | [`balance`], [`policy`], [`upstream`], [`registry`] | choose; decide; talk to a target; talk to Consul, etcd and DNS |
-//! | 1 | [`model`], [`rt`], [`net`] | nouns; tasks, stop, back-off, workers; TLS |
+//! | 1 | [`model`], [`rt`], [`net`] | nouns; tasks, stop, back-off, workers, timers; TLS, header fields by name |
 //! | 0 | [`telemetry`] | events, logs, metric cells, secrets |
 //!
 //! # The words
@@ -24,6 +24,7 @@
 //! | source | where sets come from: static, file, Consul, etcd, DNS |
 //! | target | an endpoint together with this process's history of it |
 //! | cluster | a named group of targets with its rules; what users call an upstream service |
+//! | booth | a cluster as one worker sees it |
 //! | snapshot, generation | the one immutable view that requests read, and its number |
 //! | keeper | the single writer of something |
 //! | picker | chooses a target from a snapshot; never waits |
@@ -58,10 +59,12 @@
 //!
 //! # Two walks
 //!
-//! *A request:* `proxy::listener` accepts and deals the connection to a worker. `proxy::http` checks it, cleans its
-//! head. `proxy::forward`, while deadline and budget allow: [`cluster::Cluster::pick`] gives a ticket,
-//! `upstream::pool` sends on this worker's connection, and a failure comes back with the stage it reached; then
-//! [`policy::decide`]. The ticket moves into the response body (`proxy::relay`) and ends with its last byte.
+//! *A request:* `proxy::listener` accepts and deals the connection to a worker, where it rests in `proxy::connection`
+//! until its first byte is here. `proxy::http` checks it and writes the head that the instance gets. `proxy::forward`,
+//! while deadline and budget allow: [`cluster::Booth::pick`] gives a ticket, `upstream::pool` sends on this worker's
+//! connection and waits in the same task, and a failure comes back with the stage it reached; then [`policy::decide`].
+//! The ticket moves into the response body (`proxy::relay`) and ends with its last byte; the response's fields go past
+//! hyper, as they were spelled (`proxy::headers`).
 //!
 //! *An endpoint:* a source's [`discovery::Discover::next`] gives a set. [`discovery::watch`] compares it with the last
 //! one, backs off on errors, keeps what was known. [`cluster::Keeper`] enters it into the source's book, where

@@ -37,6 +37,8 @@ struct Worker([AtomicU64; Budget::WINDOW as usize]);
 const COUNT_BITS: u32 = 20;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
+const SECOND_MASK: u64 = (1 << (64 - 2 * COUNT_BITS)) - 1;
+
 impl Budget {
     const WINDOW: u64 = 10;
 
@@ -57,7 +59,9 @@ impl Budget {
         let (mut requests, mut retries) = (0, 0);
         for slot in self.workers.iter().flat_map(|worker| &worker.0) {
             let value = slot.load(Ordering::Relaxed);
-            if second.saturating_sub(value >> (2 * COUNT_BITS)) < Self::WINDOW {
+            // The second runs over after half a year. Another worker may be ahead by one.
+            let age = (second + 1).wrapping_sub(value >> (2 * COUNT_BITS)) & SECOND_MASK;
+            if age <= Self::WINDOW {
                 requests += (value >> COUNT_BITS) & COUNT_MASK;
                 retries += value & COUNT_MASK;
             }
@@ -75,7 +79,7 @@ impl Budget {
 
     /// Seconds since the start; begins at the window's length so that zeroed slots are old.
     fn second(&self, now: Instant) -> u64 {
-        (now.saturating_duration_since(self.start).as_secs() + Self::WINDOW) & 0xff_ffff
+        (now.saturating_duration_since(self.start).as_secs() + Self::WINDOW) & SECOND_MASK
     }
 
     fn bump(&self, worker: usize, second: u64, by: u64) {

@@ -4,7 +4,7 @@ use super::headers::Spelled;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -63,6 +63,10 @@ pub(super) struct Client {
     phase: AtomicU8,
     /// When the phase began, or something last moved in it: milliseconds after `born`, or [`Self::AT_SWEEP`].
     since: AtomicU64,
+    /// Counts the turns of the connection's task.
+    turn: AtomicU32,
+    /// The one in which the newest answer was complete.
+    ended_in: AtomicU32,
     /// No request came in time: reads end.
     expired: AtomicBool,
     /// No request came for a moment: the connection may rest.
@@ -111,6 +115,8 @@ impl Client {
             born: now,
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU64::new(0),
+            turn: AtomicU32::new(0),
+            ended_in: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             tired: AtomicBool::new(false),
             restless: AtomicBool::new(false),
@@ -149,7 +155,8 @@ impl Client {
 
     /// Remembers how the fields of a request are spelled that begins with these bytes, or goes on with them.
     pub fn hear(&self, bytes: &[u8]) {
-        if self.is_uploading() {
+        // Bytes of a body or of a tunnel are no head.
+        if self.is_uploading() || matches!(self.phase(), Phase::Tunnel | Phase::Lingering) {
             return;
         }
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,9 +200,19 @@ impl Client {
         self.since.store(Self::AT_SWEEP, Ordering::Relaxed);
     }
 
-    /// The answer is written, as good as at the moment at which it was complete.
+    /// The answer is complete.
+    pub fn end(&self, now: Instant) {
+        self.enter(Phase::Ending, now);
+        self.ended_in.store(self.turn.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The answer is written: mostly in the turn in which it was complete, whose time is as good as now.
     pub fn rest(&self) {
-        self.phase.store(Phase::Idle as u8, Ordering::Relaxed);
+        if self.ended_in.load(Ordering::Relaxed) == self.turn.load(Ordering::Relaxed) {
+            self.phase.store(Phase::Idle as u8, Ordering::Relaxed);
+        } else {
+            self.enter_at_sweep(Phase::Idle);
+        }
     }
 
     pub fn phase(&self) -> Phase {
@@ -292,6 +309,11 @@ impl Client {
 
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The connection's task runs once more.
+    pub fn take_turn(&self) {
+        self.turn.store(self.turn.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Remembers the connection's task.

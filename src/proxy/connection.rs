@@ -111,6 +111,7 @@ async fn converse(seat: &Rc<Seat>, io: ClientIo, task: &mut Watched) -> Option<C
     let mut told = false;
     let tired = std::future::poll_fn(|cx| {
         task.by(client, cx.waker());
+        client.take_turn();
         // Its errors are the client's or were answered already.
         if client.is_aborted() || Pin::new(&mut connection).poll(cx).is_ready() {
             return Poll::Ready(false);

@@ -1,6 +1,6 @@
 //! A response on its way to the client, and the account of its request.
 
-use super::client::{Client, Phase};
+use super::client::Client;
 use super::upload::Refusal;
 use super::worker::Worker;
 use crate::cluster::{Booth, Ticket};
@@ -51,7 +51,7 @@ impl Drop for Exchange {
         let took = now.saturating_duration_since(self.started);
         self.cluster.tally(self.worker.index).request(self.code, took);
         tracing::debug!(service = %self.cluster.name(), code = self.code, ?took, peer = %self.client.peer, "request");
-        self.client.enter(Phase::Ending, now);
+        self.client.end(now);
     }
 }
 

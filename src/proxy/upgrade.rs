@@ -18,6 +18,7 @@ use tokio::time::Instant;
 pub(super) async fn tunnel(from: OnUpgrade, to: Tunnel, ticket: Ticket, idle: Duration, client: &Client) {
     let Ok(from) = from.await else { return };
     client.enter(Phase::Tunnel, Instant::now());
+    drop(client.take_heard());
     let moved = Cell::new(Instant::now());
     let mut client = Watched { io: TokioIo::new(from), moved: &moved };
     let mut instance = Watched { io: to, moved: &moved };

@@ -75,24 +75,32 @@ impl Names {
     async fn asked(&self, host: &str) -> Result<Vec<IpAddr>, String> {
         let name = DnsName::new(host).map_err(|error| error.to_string())?;
         let dns = &self.0.dns;
+        let mut failed = None;
         for candidate in dns.candidates(&name).await.map_err(words)? {
             let reply = match dns.addresses(&candidate, Family::Any).await {
                 // To connect one family will do.
                 Err(DnsError::Half { other, error }) => {
                     let family = if other == 4 { Family::V4 } else { Family::V6 };
                     match dns.addresses(&candidate, family).await {
-                        Ok(Reply::Absent(_)) => return Err(words(*error)),
+                        Ok(Reply::Absent(_)) => Err(*error),
                         reply => reply,
                     }
                 }
                 reply => reply,
             };
-            match reply.map_err(words)? {
-                Reply::Found(Found { records, .. }) => return Ok(records),
-                Reply::Absent(_) => {}
+            match reply {
+                Ok(Reply::Found(Found { records, .. })) => return Ok(records),
+                Ok(Reply::Absent(_)) => {}
+                // One search domain may be out of order; the name itself is the last candidate.
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
             }
         }
-        Err(format!("neither {} nor DNS has an address of it", self.0.hosts.display()))
+        Err(match failed {
+            Some(error) => words(error),
+            None => format!("neither {} nor DNS has an address of it", self.0.hosts.display()),
+        })
     }
 }
 
