@@ -78,11 +78,10 @@ impl<'a> Head<'a> {
         for (name, field) in &parts.headers {
             let value = field.as_bytes();
             match Field::of(name.as_str().as_bytes()) {
-                Field::Host => {
-                    if head.host.replace(field).is_some() {
-                        return Err("more than one Host field (RFC 9112, section 3.2)");
-                    }
+                Field::Host if head.host.is_some() => {
+                    return Err("more than one Host field (RFC 9112, section 3.2)");
                 }
+                Field::Host => head.host = Some(field),
                 Field::TransferEncoding => {
                     if is_other_coding(value) {
                         return Err("a transfer coding other than chunked (RFC 9112, section 6.1)");
