@@ -128,7 +128,7 @@ fn respond(
         }
         ResponseBody::relay(body, ticket, outcome, client, refusal)
     };
-    client.spell(headers::to_client(&head.fields, body.is_end_stream(), &mut headers));
+    client.spell(headers::to_client(&head, body.is_end_stream(), &mut headers));
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;

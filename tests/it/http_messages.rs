@@ -99,8 +99,8 @@ async fn answers_without_a_body_keep_their_fields_and_the_connection() {
         let answer = match request.head.start.split(' ').nth(1).unwrap() {
             "/length" => "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n",
             "/chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "/204" => "HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n",
-            "/304" => "HTTP/1.1 304 Not Modified\r\nETag: \"e\"\r\n\r\n",
+            "/204" => "HTTP/1.1 204 No Content\r\nContent-Length: 7\r\nX-A: 1\r\n\r\n",
+            "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\nETag: \"e\"\r\n\r\n",
             _ => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         };
         vec![Step::send(answer)]
@@ -112,7 +112,7 @@ async fn answers_without_a_body_keep_their_fields_and_the_connection() {
         ("HEAD /length", 200, Some("1234"), None),
         ("HEAD /chunked", 200, None, None),
         ("GET /204", 204, None, Some(("x-a", "1"))),
-        ("GET /304", 304, None, Some(("etag", "\"e\""))),
+        ("GET /304", 304, Some("7"), Some(("etag", "\"e\""))),
         ("GET /empty", 200, Some("0"), None),
     ] {
         client.send(format!("{request} HTTP/1.1\r\nHost: t\r\n\r\n")).await.unwrap();

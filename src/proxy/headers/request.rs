@@ -36,9 +36,6 @@ pub(in crate::proxy) struct Head<'a> {
     host: Option<&'a HeaderValue>,
     upgrade: Option<&'a HeaderValue>,
     trailers: bool,
-    has_proto: bool,
-    has_forwarded_host: bool,
-    has_trace: bool,
 }
 
 impl<'a> Head<'a> {
@@ -64,17 +61,8 @@ impl<'a> Head<'a> {
             grpc: false,
             circles: false,
         };
-        let mut head = Self {
-            traits,
-            parts,
-            named: Named::default(),
-            host: None,
-            upgrade: None,
-            trailers: false,
-            has_proto: false,
-            has_forwarded_host: false,
-            has_trace: false,
-        };
+        let mut head =
+            Self { traits, parts, named: Named::default(), host: None, upgrade: None, trailers: false };
         for (name, field) in &parts.headers {
             let value = field.as_bytes();
             match Field::of(name.as_str().as_bytes()) {
@@ -104,9 +92,6 @@ impl<'a> Head<'a> {
                 Field::ContentType => head.traits.grpc |= value.starts_with(b"application/grpc"),
                 Field::Via => hops += tokens(value).filter(|hop| hop.ends_with(b" outrigger")).count(),
                 Field::IdempotencyKey => keyed = true,
-                Field::ForwardedProto => head.has_proto = true,
-                Field::ForwardedHost => head.has_forwarded_host = true,
-                Field::Traceparent => head.has_trace = true,
                 _ => {}
             }
         }
@@ -144,7 +129,8 @@ impl<'a> Head<'a> {
         out.push(&[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
         let host = uri.authority().map(host_of).or(self.host.map(HeaderValue::as_bytes));
         let mut spelling = heard.names();
-        let mut forwarded = false;
+        // What came and goes on; not what the client had stripped by naming it in Connection.
+        let (mut forwarded, mut proto, mut forwarded_host, mut trace) = (false, false, false, false);
         for (name, value) in headers {
             let field = Field::of(name.as_str().as_bytes());
             let spelled = spelling.of(name.as_str());
@@ -160,7 +146,12 @@ impl<'a> Head<'a> {
                     }
                     out.push(&[peer.as_bytes(), b"\r\n"]);
                 }
-                _ => out.field(spelled, value.as_bytes()),
+                _ => {
+                    proto |= field == Field::ForwardedProto;
+                    forwarded_host |= field == Field::ForwardedHost;
+                    trace |= field == Field::Traceparent;
+                    out.field(spelled, value.as_bytes());
+                }
             }
         }
         // HTTP/1.0 may go without Host, what we send may not (RFC 9112, section 3.2). The client did not name this one.
@@ -178,10 +169,10 @@ impl<'a> Head<'a> {
         if !forwarded {
             out.field(b"x-forwarded-for", peer.as_bytes());
         }
-        if !self.has_proto {
+        if !proto {
             out.push(&[b"x-forwarded-proto: http\r\n"]);
         }
-        if let (false, Some(host)) = (self.has_forwarded_host, host) {
+        if let (false, Some(host)) = (forwarded_host, host) {
             out.field(b"x-forwarded-host", host);
         }
         // The version that was received (RFC 9110, section 7.6.3).
@@ -190,7 +181,7 @@ impl<'a> Head<'a> {
         } else {
             b"via: 1.1 outrigger\r\n"
         }]);
-        if !self.has_trace {
+        if !trace {
             out.field(b"traceparent", &traceparent(rng));
         }
         out.push(&[b"\r\n"]);

@@ -2,8 +2,8 @@
 
 use super::spelling::Spelled;
 use crate::net::field::{Field, Named, is_other_coding};
-use crate::upstream::Fields;
-use http::{HeaderMap, HeaderValue, header};
+use crate::upstream::{Fields, Head};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 /// Checks what the upstream side leaves to us.
 ///
@@ -18,10 +18,13 @@ pub(in crate::proxy) fn check_answer(fields: &Fields) -> Result<(), &'static str
 
 /// The fields that go on to the client. Hyper frames the body: what it needs for that goes into `headers`. It knows the
 /// length of a body that comes, but not of one that only HEAD would not bring (`bare`).
-pub(in crate::proxy) fn to_client(fields: &Fields, bare: bool, headers: &mut HeaderMap) -> Spelled {
+pub(in crate::proxy) fn to_client(head: &Head, bare: bool, headers: &mut HeaderMap) -> Spelled {
+    let fields = &head.fields;
     let mut named = Named::default();
     fields.all(Field::Connection).for_each(|value| named.add(value));
     let chunked = fields.all(Field::TransferEncoding).next().is_some();
+    // These never have a body, and must not say how long it is (RFC 9110, section 8.6).
+    let bodiless = head.status.is_informational() || head.status == StatusCode::NO_CONTENT;
     let shared = |value: &[u8]| HeaderValue::from_maybe_shared(fields.share(value)).ok();
     let mut spelled = Spelled::with_room_for(fields);
     let (mut length, mut trailer, mut date) = (false, false, false);
@@ -29,7 +32,7 @@ pub(in crate::proxy) fn to_client(fields: &Fields, bare: bool, headers: &mut Hea
         match field {
             _ if field.is_hop_by_hop() || named.has(name) => return false,
             // A length beside a transfer coding means nothing, and must not go on (RFC 9112, section 6.3).
-            Field::ContentLength if chunked || length => return false,
+            Field::ContentLength if chunked || bodiless || length => return false,
             Field::ContentLength => {
                 length = true;
                 if bare {

@@ -88,6 +88,17 @@ fn forwarded_fields_are_appended_or_begun() {
 }
 
 #[test]
+fn fields_of_ours_cannot_be_stripped_by_naming_them_in_connection() {
+    let ours = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "traceparent"];
+    let build = Request::get("/").header("host", "orders").header("connection", ours.join(", "));
+    let (sent_on, _) = sent(ours.iter().fold(build, |build, name| build.header(*name, "forged")));
+    assert_eq!(sent_on.get("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(sent_on.get("x-forwarded-proto"), Some("http"));
+    assert_eq!(sent_on.get("x-forwarded-host"), Some("orders"));
+    assert_eq!(sent_on.get("traceparent").unwrap().len(), 55);
+}
+
+#[test]
 fn absolute_form_becomes_origin_form_and_overrules_host() {
     let (sent_on, _) = sent(Request::get("http://user@real:81/a?b").header("host", "other"));
     assert_eq!(sent_on.target, "/a?b");
