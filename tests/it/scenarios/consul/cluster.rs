@@ -65,7 +65,11 @@ async fn s13_the_majority_is_lost_and_comes_back() {
     let stale = format!("[service.relaxed]\nfrom = \"{}?stale=true\"\n", cluster.clients[0].source("web"));
     let sidecar = Sidecar::start(&config(&cluster.clients[0].source("web"), &stale)).await;
     eventually("all", SOON, async || are_usable(&sidecar, 3).await).await;
-    // A stale read may be answered by a server that has not heard of all of them yet.
+    // The server that is left is to know of all of them: it hears of the newest with the leader's next word only.
+    for server in &cluster.servers {
+        let known = async || server.get("/v1/health/service/web?stale").await.as_array().map_or(0, Vec::len);
+        eventually("each server knows all", SOON, async || (known().await == 3).then_some(())).await;
+    }
     eventually("all", SOON, async || (sidecar.states("relaxed").await.len() == 3).then_some(())).await;
     let title = "3 servers: majority SIGKILLed and back; also in stale mode";
     let bounds = Bounds::consul([cluster.clients[0].port()], 2);
