@@ -2,8 +2,14 @@
 
 use super::TlsFiles;
 use crate::net::tls::{TlsError, certificates, pem};
+use std::path::PathBuf;
 
 impl TlsFiles {
+    /// The files that are given.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        [&self.ca, &self.cert, &self.key].into_iter().flatten().cloned().collect()
+    }
+
     /// The certificates to trust in addition to the system's own.
     pub(super) fn trusted(&self) -> Result<Vec<reqwest::Certificate>, TlsError> {
         let Some(path) = &self.ca else { return Ok(Vec::new()) };

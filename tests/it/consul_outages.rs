@@ -162,3 +162,29 @@ async fn certificates_are_shown_and_checked() {
     let error = fails(anonymous).await;
     assert!(error.contains("client certificate"), "{error}");
 }
+
+#[tokio::test]
+async fn certificates_that_change_are_in_use_at_once_and_spoilt_ones_change_nothing() {
+    let agent = ConsulAgent::dev_with_tls().await;
+    agent.register(&service("web", "web-81", 81)).await;
+    let settings = agent.tls_settings();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    let other = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-subj", "/CN=other", "-keyout", "/dev/null", "-out"])
+        .arg(&ca)
+        .output()
+        .unwrap();
+    assert!(other.status.success(), "{other:?}");
+    let tls = TlsFiles { ca: Some(ca.clone()), ..settings.tls.clone() };
+    let mut source = source(ConsulSettings { tls, ..settings.clone() }, ConsulQuery::new("web"));
+    let error = source.next().await.unwrap_err().to_string();
+    assert!(error.contains("UnknownIssuer"), "{error}");
+
+    std::fs::copy(settings.tls.ca.unwrap(), &ca).unwrap();
+    assert_eq!(addrs_of(&source.next().await.unwrap()), ["127.0.0.1:81"]);
+    std::fs::write(&ca, "half a certi").unwrap();
+    agent.register(&service("web", "web-82", 82)).await;
+    assert_eq!(addrs_of(&source.next().await.unwrap()), ["127.0.0.1:81", "127.0.0.1:82"]);
+}

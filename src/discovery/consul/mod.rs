@@ -8,8 +8,9 @@ mod instance;
 
 use super::{Answer, ConsulQuery, Discover, DiscoverError, Skipped};
 use crate::model::EndpointSet;
+use crate::net::stamp::Stamp;
 use crate::registry::consul::{
-    ConsulClient, ConsulError, ConsulSettings, HealthAnswer, HealthQuery, Hold, Refusal, Stamp,
+    ConsulClient, ConsulError, ConsulSettings, HealthAnswer, HealthQuery, Hold, Refusal,
 };
 use history::{History, Reading};
 use rand::RngExt;

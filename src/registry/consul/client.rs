@@ -1,24 +1,22 @@
 //! One request to one agent: token, deadline, size limit, and a readable error.
 
-use super::token::{Stamp, Token};
+use super::http::{Http, root};
+use super::token::Token;
 use super::{ConsulError, ConsulSettings};
-use crate::registry::{Names, install_provider};
-use http::header::{CONTENT_LENGTH, LOCATION};
-use http::{HeaderMap, Method, StatusCode};
-use std::error::Error;
+use crate::net::stamp::Stamp;
+use ::http::header::{CONTENT_LENGTH, LOCATION};
+use ::http::{HeaderMap, Method, StatusCode};
 use std::time::Duration;
 use url::Url;
 
 /// A client of Consul's agents. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct ConsulClient {
-    http: reqwest::Client,
+    http: Http,
     /// At least one.
     agents: Vec<Url>,
     token: Token,
     namespace: Option<String>,
-    /// We have a certificate of our own.
-    identified: bool,
 }
 
 /// One request, without what all of them have in common.
@@ -44,7 +42,6 @@ pub(super) struct Reply {
 }
 
 impl ConsulClient {
-    const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
     /// Largest answer that is read, in bytes, unpacked.
     const BODY_LIMIT: usize = 64 << 20;
     /// Of an error's text, in bytes and then in characters.
@@ -63,28 +60,9 @@ impl ConsulClient {
             let text = format!("Consul is reached by http or https, not by {scheme:?}");
             return Err(ConsulError::Settings(text));
         }
-        install_provider();
-        let mut identified = false;
         let encrypted = addresses.iter().any(|a| a.scheme() == "https");
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("outrigger/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Self::CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .gzip(true)
-            .dns_resolver(Names::default())
-            .no_proxy();
-        if encrypted {
-            builder = builder.tls_certs_merge(tls.trusted()?);
-            if let Some(identity) = tls.identity()? {
-                builder = builder.identity(identity);
-                identified = true;
-            }
-        } else {
-            // Without this the system's certificates are loaded, and a container without any could not even use http.
-            builder = builder.tls_certs_only([]);
-        }
-        let http = builder.build().map_err(|e| ConsulError::Settings(root(&e)))?;
-        Ok(Self { http, agents: addresses, token: Token(token), namespace, identified })
+        let http = Http::new(tls, encrypted)?;
+        Ok(Self { http, agents: addresses, token: Token(token), namespace })
     }
 
     /// How many agents there are; they are numbered from 0 in order of preference.
@@ -118,7 +96,8 @@ impl ConsulClient {
             query.push(("ns", namespace.clone()));
         }
         let url = join(base, call.path).ok_or_else(|| fail("the address takes no path".into()))?;
-        let mut request = self.http.request(call.method, url).query(&query).timeout(call.deadline);
+        let http = self.http.current().await;
+        let mut request = http.client.request(call.method, url).query(&query).timeout(call.deadline);
         if !call.body.is_empty() {
             request = request.body(call.body);
         }
@@ -127,7 +106,7 @@ impl ConsulClient {
         }
         let mut response = request.send().await.map_err(|e| {
             // TLS 1.3 servers say so only after the handshake, often too late to be heard (RFC 8446, section 4.4.2.4).
-            let unknown = base.scheme() == "https" && !self.identified && !e.is_connect() && !e.is_timeout();
+            let unknown = base.scheme() == "https" && !http.identified && !e.is_connect() && !e.is_timeout();
             let hint = if unknown { "; does the agent want a client certificate?" } else { "" };
             fail(explain(&e, call.deadline) + hint)
         })?;
@@ -194,19 +173,11 @@ fn join(base: &Url, path: &[&str]) -> Option<Url> {
 /// An error of reqwest in words that name neither the URL nor the layers in between.
 fn explain(error: &reqwest::Error, deadline: Duration) -> String {
     match (error.is_connect(), error.is_timeout()) {
-        (true, true) => format!("no connection within {} s", ConsulClient::CONNECT_TIMEOUT.as_secs()),
+        (true, true) => format!("no connection within {} s", Http::CONNECT_TIMEOUT.as_secs()),
         (true, false) => format!("cannot connect: {}", root(error)),
         (false, true) => format!("no whole answer within {:.1} s", deadline.as_secs_f32()),
         (false, false) => format!("the exchange broke off: {}", root(error)),
     }
-}
-
-fn root(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]

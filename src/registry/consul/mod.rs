@@ -6,6 +6,7 @@ mod client;
 mod entry;
 mod error;
 mod health;
+mod http;
 mod token;
 
 pub use agent::{AgentCheck, AgentEntry, AgentService, AgentWeights, Beat, Report};
@@ -13,7 +14,6 @@ pub use client::ConsulClient;
 pub use entry::{Check, Entry, Node, Service, Unreadable, Weights};
 pub use error::{ConsulError, Refusal};
 pub use health::{HealthAnswer, HealthQuery, Hold};
-pub use token::Stamp;
 
 use super::{Credential, TlsFiles};
 use url::Url;

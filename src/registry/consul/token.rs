@@ -1,32 +1,15 @@
 //! The token that goes with every request, and whether its file has changed since.
 
 use super::ConsulError;
+use crate::net::stamp::Stamp;
 use crate::registry::Credential;
 use http::HeaderValue;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::Duration;
 
 /// What a client shows of itself.
 #[derive(Clone, Debug)]
 pub(super) struct Token(pub(super) Option<Credential>);
 
-/// Tells one state of a token file from another; the same for a file that is not there and for no file at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Stamp(Option<FileStamp>);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileStamp {
-    inode: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    changed: (i64, i64),
-}
-
 impl Token {
-    /// Between two looks at the file.
-    const LOOK: Duration = Duration::from_secs(1);
-
     /// As a header. A file is read for every request: that is cheap, and sees every change.
     pub(super) async fn header(&self) -> Result<Option<HeaderValue>, ConsulError> {
         let header = |text: &str| {
@@ -55,7 +38,7 @@ impl Token {
     /// How the file stands now.
     pub(super) async fn stamp(&self) -> Stamp {
         match &self.0 {
-            Some(Credential::File(path)) => stamp(path).await,
+            Some(Credential::File(path)) => Stamp::of(path).await,
             _ => Stamp::default(),
         }
     }
@@ -63,28 +46,15 @@ impl Token {
     /// Ends when the file is no longer as it was; never where there is none.
     pub(super) async fn changed(&self, since: &Stamp) {
         let Some(Credential::File(path)) = &self.0 else { return std::future::pending().await };
-        loop {
-            tokio::time::sleep(Self::LOOK).await;
-            if stamp(path).await != *since {
-                return;
-            }
-        }
+        since.changed(path).await;
     }
-}
-
-async fn stamp(path: &Path) -> Stamp {
-    let meta = tokio::fs::metadata(path).await.ok();
-    Stamp(meta.map(|meta| FileStamp {
-        inode: meta.ino(),
-        size: meta.size(),
-        changed: (meta.ctime(), meta.ctime_nsec()),
-    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::Secret;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn a_file_is_read_again_and_an_unusable_one_is_named() {
@@ -107,26 +77,6 @@ mod tests {
         }
         let token = Token(Some(Credential::Text(Secret::new("bad\u{1}token"))));
         assert!(!token.header().await.unwrap_err().to_string().contains("bad"));
-    }
-
-    #[tokio::test]
-    async fn a_file_that_comes_changes_or_is_replaced_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, new) = (folder.path().join("token"), folder.path().join("new"));
-        let token = Token(Some(Credential::File(path.clone())));
-        let soon = Duration::from_secs(5);
-        let none = token.stamp().await;
-        std::fs::write(&path, "one").unwrap();
-        tokio::time::timeout(soon, token.changed(&none)).await.expect("it came");
-        let one = token.stamp().await;
-        let still = tokio::time::timeout(Token::LOOK * 2, token.changed(&one)).await;
-        assert!(still.is_err(), "nothing has changed");
-        std::fs::write(&new, "two").unwrap();
-        std::fs::rename(&new, &path).unwrap();
-        tokio::time::timeout(soon, token.changed(&one)).await.expect("it was replaced");
-        let two = token.stamp().await;
-        std::fs::write(&path, "six").unwrap();
-        tokio::time::timeout(soon, token.changed(&two)).await.expect("it was written over");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Connections that several clients use together: one to a member, however many services watch it.
 
 use super::error::{EtcdError, chain};
+use crate::net::stamp::Stamp;
 use crate::registry::{Names, TlsFiles};
 use hyper_util::client::legacy::connect::HttpConnector;
 use std::fmt;
@@ -21,22 +22,32 @@ pub struct Links {
 struct Slot {
     member: String,
     tls: TlsFiles,
-    link: Arc<tokio::sync::Mutex<Weak<Channel>>>,
+    link: Arc<tokio::sync::Mutex<Link>>,
+}
+
+/// A connection, and how the files of its certificates stood when it was made.
+#[derive(Default)]
+struct Link {
+    channel: Weak<Channel>,
+    stamps: Vec<Stamp>,
 }
 
 impl Links {
     /// The connection to `member` that somebody uses already, else a new one, of which the TCP part takes `limit` at
-    /// most.
+    /// most. `stamps` are those of the files before the endpoint read them.
     pub(super) async fn get(
         &self,
         member: &str,
-        tls: &TlsFiles,
+        (tls, stamps): (&TlsFiles, Vec<Stamp>),
         endpoint: &Endpoint,
         limit: Duration,
     ) -> Result<Arc<Channel>, EtcdError> {
         let slot = self.slot(member, tls);
         let mut link = slot.lock().await;
-        if let Some(channel) = link.upgrade() {
+        // With new certificates a new connection; who uses the old one goes on with it.
+        if let Some(channel) = link.channel.upgrade()
+            && link.stamps == stamps
+        {
             return Ok(channel);
         }
         let channel = endpoint
@@ -44,7 +55,7 @@ impl Links {
             .await
             .map_err(|e| EtcdError::Unavailable(format!("{member}: {}", chain(&e, "transport error"))))?;
         let channel = Arc::new(channel);
-        *link = Arc::downgrade(&channel);
+        *link = Link { channel: Arc::downgrade(&channel), stamps };
         Ok(channel)
     }
 
@@ -52,9 +63,9 @@ impl Links {
     pub(super) fn give_up(&self, member: &str, tls: &TlsFiles, channel: &Arc<Channel>) {
         // Where the lock is held another one is being made already.
         if let Ok(mut link) = self.slot(member, tls).try_lock()
-            && std::ptr::eq(link.as_ptr(), Arc::as_ptr(channel))
+            && std::ptr::eq(link.channel.as_ptr(), Arc::as_ptr(channel))
         {
-            *link = Weak::new();
+            *link = Link::default();
         }
     }
 
@@ -67,7 +78,7 @@ impl Links {
         connector
     }
 
-    fn slot(&self, member: &str, tls: &TlsFiles) -> Arc<tokio::sync::Mutex<Weak<Channel>>> {
+    fn slot(&self, member: &str, tls: &TlsFiles) -> Arc<tokio::sync::Mutex<Link>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.iter().find(|slot| slot.member == member && slot.tls == *tls) {
             return Arc::clone(&slot.link);

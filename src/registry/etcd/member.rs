@@ -4,6 +4,7 @@ use super::EtcdSettings;
 use super::auth::Token;
 use super::error::{EtcdError, chain};
 use super::messages::{StatusRequest, StatusResponse};
+use crate::net::stamp::Stamp;
 use crate::registry::TlsFiles;
 use futures_util::Stream;
 use http::uri::PathAndQuery;
@@ -38,10 +39,12 @@ impl Member {
     /// Connects, and waits until the member has answered: the kernel accepts connections for a stopped process too.
     pub(super) async fn dial(url: &Url, settings: &EtcdSettings) -> Result<Self, EtcdError> {
         let name = address(url);
+        let stamps = Stamp::of_all(&settings.tls.paths()).await;
         let endpoint = endpoint(url, &name, settings).await?;
         let mut dialed = None;
         let hello = async {
-            let link = settings.links.get(&name, &settings.tls, &endpoint, settings.dial_timeout).await?;
+            let link =
+                settings.links.get(&name, (&settings.tls, stamps), &endpoint, settings.dial_timeout).await?;
             let grpc = Grpc::new(Channel::clone(&link)).max_decoding_message_size(MESSAGE_LIMIT);
             dialed = Some(Arc::clone(&link));
             let request_timeout = settings.request_timeout;

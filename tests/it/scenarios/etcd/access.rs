@@ -204,6 +204,14 @@ mod scenario {
             assert_eq!(source(&wrong, "web").await["state"], "error");
             assert_eq!(states(&wrong, "web").await, Vec::<String>::new());
         }
+        // One that begins with the wrong files goes on with the right ones as soon as they are there.
+        let ca = certificates.cert("rotated");
+        std::fs::copy(certificates.cert("stranger"), &ca).unwrap();
+        let mended = Sidecar::launch(&config("https", "rotated", Some("client"))).await;
+        assert!(error_of(&mended).await.contains("UnknownIssuer"));
+        std::fs::copy(certificates.cert("ca"), &ca).unwrap();
+        eventually("the right CA", SOON, async || (states(&mended, "web").await.len() == 3).then_some(()))
+            .await;
         scenario.holds(2);
         crate::support::etcd::delete(&mut etcd, &key("web", "web-1")).await;
         scenario
