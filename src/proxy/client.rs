@@ -85,7 +85,9 @@ pub(super) struct Client {
     pub moved: AtomicBool,
     /// Part of a request was left unread: hyper will close the connection.
     pub unread: AtomicBool,
-    /// The body of a request is on its way.
+    /// The number of the newest request.
+    request: AtomicU32,
+    /// The body of that request is on its way.
     uploading: AtomicBool,
     /// Interim responses that are to be written before the real one; the lock is held for a copy of a few bytes.
     early: Mutex<Vec<u8>>,
@@ -126,6 +128,7 @@ impl Client {
             stopping: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            request: AtomicU32::new(0),
             uploading: AtomicBool::new(false),
             early: Mutex::default(),
             has_early: AtomicBool::new(false),
@@ -139,10 +142,16 @@ impl Client {
 
     /// A request begins.
     pub fn begin(&self) {
+        self.request.store(self.request().wrapping_add(1), Ordering::Relaxed);
         if self.phase() == Phase::Ending {
             self.unflushed.store(true, Ordering::Relaxed);
         }
         self.enter_at_sweep(Phase::Busy);
+    }
+
+    /// The number of the newest request.
+    pub fn request(&self) -> u32 {
+        self.request.load(Ordering::Relaxed)
     }
 
     /// Everything that hyper wrote is with the system.
@@ -234,7 +243,7 @@ impl Client {
             Phase::Head => (limits.head_timeout, &self.expired),
             Phase::Lingering => (LINGER, &self.aborted),
             Phase::Tunnel => return,
-            Phase::Busy if !self.has_early() => return,
+            Phase::Busy if !self.has_early() && !self.unflushed.load(Ordering::Relaxed) => return,
             Phase::Busy | Phase::Answering | Phase::Ending => {
                 if self.moved.swap(false, Ordering::Relaxed) {
                     self.touch(now);
@@ -347,14 +356,20 @@ impl Client {
         std::future::poll_fn(|_| if waits() { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 
-    /// Part of a request will not be read.
-    pub fn leave_unread(&self) {
-        self.unread.store(true, Ordering::Relaxed);
-        self.set_uploading(false);
+    /// Part of this request will not be read. Of an earlier one hyper has read everything, since a later one is here.
+    pub fn leave_unread(&self, request: u32) {
+        if request == self.request() {
+            self.unread.store(true, Ordering::Relaxed);
+            self.set_uploading(request, false);
+        }
     }
 
-    /// Whether the body of a request is on its way.
-    pub fn set_uploading(&self, uploading: bool) {
+    /// Whether the body of this request is on its way; that of an earlier one is here, even if its instance has not
+    /// taken all of it yet.
+    pub fn set_uploading(&self, request: u32, uploading: bool) {
+        if request != self.request() {
+            return;
+        }
         if self.uploading.swap(uploading, Ordering::Relaxed) && !uploading && self.phase() == Phase::Ending {
             // It may have been all that kept the connection from its next request.
             self.wake();

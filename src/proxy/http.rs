@@ -51,7 +51,7 @@ async fn answer(
     };
     let switching = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
-    client.set_uploading(!body.is_end_stream());
+    client.set_uploading(client.request(), !body.is_end_stream());
     let heard = client.take_heard();
     let upload = Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left, client);
     let head = match Head::read(&parts) {

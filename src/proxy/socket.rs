@@ -78,7 +78,7 @@ impl ClientIo {
             return false;
         }
         self.refused = true;
-        self.client.leave_unread();
+        self.client.leave_unread(self.client.request());
         let fault = match bytes.get(..12) {
             Some(b"HTTP/1.1 431") => Fault::HeadTooLarge,
             Some(b"HTTP/1.1 414") => Fault::TargetTooLong,

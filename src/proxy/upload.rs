@@ -45,11 +45,17 @@ struct Source {
     progress: Instant,
     /// The current attempt has asked for more and the client had nothing.
     starved: bool,
+    /// The body will never be whole: who asks again must not take the silence after it for its end.
+    failed: bool,
     /// The client went away before the end.
     broke_off: bool,
+    /// The attempt that waits for the client.
+    waiting: Option<Waker>,
     /// What holds the current attempt back.
     gate: Option<Arc<Gate>>,
     client: Arc<Client>,
+    /// Which of the connection's requests it belongs to.
+    request: u32,
 }
 
 /// Part of a body, copied: what hyper hands out would pin the whole of its read buffer.
@@ -103,6 +109,8 @@ pub(super) struct Refusal(Arc<Gate>);
 pub(super) enum UploadError {
     #[error("the client's body broke off: {0}")]
     Client(#[from] hyper::Error),
+    #[error("the client's body broke off")]
+    Failed,
     #[error("another attempt has taken over")]
     Superseded,
     #[error("the instance answered without the body")]
@@ -158,9 +166,12 @@ impl Upload {
             ended: false,
             progress: Instant::now(),
             starved: false,
+            failed: false,
             broke_off: false,
+            waiting: None,
             gate: None,
             client: Arc::clone(client),
+            request: client.request(),
         }))))
     }
 
@@ -172,6 +183,9 @@ impl Upload {
                 source.attempt += 1;
                 source.starved = false;
                 source.gate.clone_from(&gate);
+                if let Some(waker) = source.waiting.take() {
+                    waker.wake();
+                }
                 source.attempt
             };
             let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(CONTINUE_WAIT))));
@@ -198,7 +212,10 @@ impl Upload {
 
     /// It can be sent again from its beginning.
     pub fn is_replayable(&self) -> bool {
-        self.0.as_ref().is_none_or(|source| !source.borrow().overflowed)
+        self.0.as_ref().is_none_or(|source| {
+            let source = source.borrow();
+            !source.overflowed && !source.failed
+        })
     }
 
     /// Since when nothing more is awaited from the client: `now` while it is the client that we wait for. `None` if
@@ -273,7 +290,7 @@ impl Drop for Source {
     fn drop(&mut self) {
         self.let_go();
         if !self.ended {
-            self.client.leave_unread();
+            self.client.leave_unread(self.request);
         }
     }
 }
@@ -325,17 +342,27 @@ impl Body for RequestBody {
         if source.ended {
             return Poll::Ready(None);
         }
+        if source.failed {
+            return Poll::Ready(Some(Err(UploadError::Failed)));
+        }
         let frame = Pin::new(&mut source.incoming).poll_frame(cx);
         source.starved = frame.is_pending();
-        let frame = ready!(frame).transpose().inspect_err(|error| source.broke_off = is_end(error))?;
+        if source.starved {
+            source.waiting = Some(cx.waker().clone());
+        }
+        let frame = ready!(frame).transpose().inspect_err(|error| {
+            source.failed = true;
+            source.broke_off = is_end(error);
+        })?;
         source.progress = Instant::now();
         if let Some(frame) = &frame {
             source.keep(frame);
             // It may have joined what this attempt has sent before; and what was let go has been sent too.
             play.at = source.kept.len().max(1);
         }
-        source.ended = frame.is_none() || source.incoming.is_end_stream();
-        source.client.set_uploading(!source.ended);
+        // Nothing follows the trailers.
+        source.ended = frame.as_ref().is_none_or(Frame::is_trailers) || source.incoming.is_end_stream();
+        source.client.set_uploading(source.request, !source.ended);
         Poll::Ready(frame.map(Ok))
     }
 }

@@ -106,7 +106,8 @@ impl Chunks {
         if rest.contains(&b'\r') || !matches!(rest.trim_ascii_start().first(), None | Some(b';')) {
             return Err(Malformed::Chunk("something else than an extension after its size"));
         }
-        self.extensions += rest.len();
+        // Blanks that pad the size are none.
+        self.extensions += rest.trim_ascii().len();
         if self.extensions > MOST_EXTENSIONS {
             return Err(Malformed::Chunk("too many extensions"));
         }

@@ -1,6 +1,7 @@
 //! One worker's kept-alive connections, by target.
 
 use super::connect::connect;
+use super::error::Cause;
 use super::exchange::{Reply, Sending, exchange};
 use super::head::{Head, Length};
 use super::outgoing::Outgoing;
@@ -92,7 +93,7 @@ impl Upstream {
             match exchange(&line, &mut outgoing, ask).await {
                 Ok(head) => return self.reply(target.id(), line, outgoing, head, ask),
                 // It was closed under our hands before anything was written: no harm done.
-                Err(_) if reused && outgoing.is_untouched() => {}
+                Err(source) if reused && outgoing.is_untouched() && !matches!(source, Cause::Body(_)) => {}
                 Err(source) => {
                     let stage = if outgoing.is_untouched() { Stage::Unsent } else { Stage::Head };
                     return Err(SendError { stage, reused, heard: line.borrow().heard, source });
@@ -185,7 +186,7 @@ impl Upstream {
                 if sent.is_err() {
                     // The instance must not take what it has for the whole.
                     wire.cut();
-                } else if wire.returned {
+                } else if std::mem::take(&mut wire.returned) {
                     drop(wire);
                     upstream.put_idle(target, line);
                 }

@@ -47,6 +47,7 @@ mod snapshot_on_disk;
 mod stopping;
 mod support;
 mod upgrades;
+mod uploads;
 mod with_consul;
 mod with_dns;
 mod with_etcd;

@@ -126,7 +126,9 @@ impl<'a> Head<'a> {
         let mut out = Out(out);
         // The target goes by origin form; an absolute one overrules Host (RFC 9112, section 3.2.2).
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        out.push(&[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
+        // A whole URI may have a query without a path (RFC 9110, section 4.2.3: an empty one is "/").
+        let slash: &[u8] = if target.starts_with('?') { b"/" } else { b"" };
+        out.push(&[method.as_str().as_bytes(), b" ", slash, target.as_bytes(), b" HTTP/1.1\r\n"]);
         let host = uri.authority().map(host_of).or(self.host.map(HeaderValue::as_bytes));
         let mut spelling = heard.names();
         // What came and goes on; not what the client had stripped by naming it in Connection.
