@@ -47,6 +47,8 @@ mod snapshot_on_disk;
 mod stopping;
 mod support;
 mod upgrades;
+mod upstream_http2;
+mod upstream_tls;
 mod with_consul;
 mod with_dns;
 mod with_etcd;

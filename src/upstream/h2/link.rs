@@ -97,7 +97,7 @@ pub(in crate::upstream) async fn make(socket: Socket) -> Result<Made, Cause> {
             Ok(true) => {}
             Ok(false) => {
                 let other = seen.borrow().other();
-                let why = other.unwrap_or("no HTTP/2 there: connection closed before its settings came");
+                let why = other.unwrap_or("no HTTP/2 there: connection closed before its settings came, as by one that speaks HTTP/1.1 or TLS");
                 return Err(Cause::Protocol(why.to_owned()));
             }
             Err(error) => return Err(in_words(&error)),
