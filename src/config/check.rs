@@ -1,11 +1,12 @@
 //! `[service.NAME.health]`: active checks; `[register.NAME.health]`: the local app's own.
 
-use super::check_tls;
 use super::document::Scalar;
 use super::section::{Section, join};
+use super::tls;
 use super::traffic::{NOT_YET, not_above};
 use super::value::{DAY, MILLI, integer, quoted};
 use crate::health::{CheckKind, CheckSettings, HttpCheck};
+use crate::net::tls::TlsClient;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method};
 use std::ops::RangeInclusive;
@@ -14,17 +15,24 @@ use std::ops::RangeInclusive;
 const HTTP_ONLY: [&str; 5] = ["method", "headers", "host", "expect", "body"];
 
 /// `None` if nothing asks for checks.
-pub(super) fn read(section: Section<'_>) -> Option<CheckSettings> {
-    asked(section, CheckSettings::new, false)
+///
+/// `service` is what the service's requests speak TLS with.
+pub(super) fn read(section: Section<'_>, service: Option<&TlsClient>) -> Option<CheckSettings> {
+    asked(section, CheckSettings::new, false, service)
 }
 
 /// The check of the local app; whatever is not asked for, it is a connection.
 pub(super) fn of_the_app(section: Section<'_>) -> CheckSettings {
-    asked(section, CheckSettings::of_the_app, true).unwrap_or(CheckSettings::of_the_app(CheckKind::Tcp))
+    asked(section, CheckSettings::of_the_app, true, None).unwrap_or(CheckSettings::of_the_app(CheckKind::Tcp))
 }
 
 /// `must`: there is no going without.
-fn asked(section: Section<'_>, new: fn(CheckKind) -> CheckSettings, must: bool) -> Option<CheckSettings> {
+fn asked(
+    section: Section<'_>,
+    new: fn(CheckKind) -> CheckSettings,
+    must: bool,
+    service: Option<&TlsClient>,
+) -> Option<CheckSettings> {
     section.exclusive(&["http", "tcp"]);
     let asks_http = section.find("http").is_some();
     let path = section.text("http", "the path of an HTTP check, such as \"/health\",", path);
@@ -49,7 +57,7 @@ fn asked(section: Section<'_>, new: fn(CheckKind) -> CheckSettings, must: bool) 
     section.hush(!asks_http && !tcp);
     let kind = if asks_http { CheckKind::Http(http) } else { CheckKind::Tcp };
     let asks = asks_http || tcp;
-    let tls = check_tls::read(&section, Some(&kind).filter(|_| asks));
+    let tls = tls::of_checks(&section, Some(&kind).filter(|_| asks), service);
     let settings = CheckSettings { tls, ..timing(&section, new(kind)) };
     section.refuse(&["grpc"], NOT_YET);
     section.finish();

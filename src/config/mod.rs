@@ -4,7 +4,6 @@
 //! with its place; so one look at the file tells all that is wrong with it.
 
 mod check;
-mod check_tls;
 mod dns;
 mod document;
 mod env;
@@ -18,6 +17,7 @@ mod service;
 mod settings;
 mod snapshot;
 mod source_url;
+mod tls;
 mod traffic;
 mod units;
 mod value;

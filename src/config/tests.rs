@@ -338,14 +338,17 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
         ..HttpCheck::get("/health")
     };
     let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|name| folder.path().join(name));
-    let tls = TlsSettings {
+    let own = || TlsSettings {
         trusted: authorities(&ca).unwrap(),
         identity: Some(Identity::new(certificates(&cert).unwrap(), private_key(&key).unwrap()).unwrap()),
         server_name: Some(ServerName::try_from("orders.internal").unwrap()),
         verify: true,
         alpn: vec![b"http/1.1".to_vec()],
     };
-    let tls = Some(TlsClient::new(tls).unwrap());
+    orders.connections.tls = Some(
+        TlsClient::new(TlsSettings { alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()], ..own() }).unwrap(),
+    );
+    let tls = Some(TlsClient::new(own()).unwrap());
     orders.check = Some(CheckSettings { port: Some(8081), tls, ..CheckSettings::new(CheckKind::Http(http)) });
     let [web] = &loaded.settings.registrations[..] else { panic!("one registration") };
     assert_eq!((web.ttl, web.reassert), (RegistrationSettings::TTL, RegistrationSettings::REASSERT));

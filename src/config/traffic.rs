@@ -3,6 +3,7 @@
 use super::check;
 use super::document::Scalar;
 use super::section::Section;
+use super::tls;
 use super::units;
 use super::value::{DAY, MILLI, integer, quoted, with_unit};
 use crate::balance::{Algorithm, Tried};
@@ -10,7 +11,7 @@ use crate::cluster::{Graces, Mode};
 use crate::discovery::WatchSettings;
 use crate::health::CheckSettings;
 use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
-use crate::upstream::ConnectionSettings;
+use crate::upstream::{ConnectionSettings, HttpVersion};
 use std::time::Duration;
 
 /// What a service's table and `[defaults]` have in common.
@@ -29,7 +30,7 @@ pub(super) struct Rules {
 }
 
 /// Tables and keys of a service that are planned.
-const LATER: [&str; 6] = ["hedge", "outlier", "panic", "slow_start", "tls", "zone"];
+const LATER: [&str; 5] = ["hedge", "outlier", "panic", "slow_start", "zone"];
 
 /// Why a planned table or key is refused.
 pub(super) const NOT_YET: &str = "not available in this version";
@@ -43,15 +44,19 @@ impl Rules {
         let modes = Mode::ALL.map(|mode| (mode.as_str(), mode));
         let mode = section.choice("mode", &modes, &[], Mode::default());
         let graces = graces(section);
+        let versions = HttpVersion::ALL.map(|version| (version.as_str(), version));
+        let http = section.choice("http", &versions, &[], HttpVersion::default());
+        let tls = tls::of_service(section, http);
         let (retry, budget) = retry(section.section("retry"));
         let (timeouts, connections) = timeouts(section.section("timeouts"));
+        let check = check::read(section.section("health"), tls.as_ref());
         Self {
             balance,
-            check: check::read(section.section("health")),
+            check,
             retry,
             budget,
             timeouts,
-            connections,
+            connections: ConnectionSettings { http, tls, ..connections },
             limits: limits(section.section("limits")),
             watch: watch(section.section("watch")),
             mode,
@@ -125,6 +130,7 @@ fn timeouts(section: Section<'_>) -> (Timeouts, ConnectionSettings) {
             default.1.keep_alive_connections,
         ),
         drain: section.duration("drain", Duration::ZERO..=DAY, default.1.drain),
+        ..default.1
     };
     not_above(&section, "connect", connect, "request", timeouts.request);
     section.finish();

@@ -30,7 +30,9 @@ pub fn check(
     rng: SmallRng,
 ) {
     let desk = Desk { service, settings, changed, pace, events: tasks.events().clone() };
-    check_with(tasks, desk, targets, rng, Probe::new);
+    check_with(tasks, desk, targets, rng, |settings, target| {
+        Probe::of(settings, target.endpoint.tls_server_name().map(str::to_owned))
+    });
 }
 
 /// The same with any asker.
@@ -39,7 +41,7 @@ pub(super) fn check_with<A: Ask>(
     desk: Desk,
     targets: watch::Receiver<Arc<[Arc<Target>]>>,
     rng: SmallRng,
-    asker: impl Fn(&CheckSettings) -> A + Send + Sync + 'static,
+    asker: impl Fn(&CheckSettings, &Target) -> A + Send + Sync + 'static,
 ) {
     let checker =
         Checker { tasks: tasks.clone(), desk: Arc::new(desk), targets, running: HashMap::new(), rng, asker };
@@ -69,7 +71,7 @@ impl Drop for Running {
     }
 }
 
-impl<A: Ask, F: Fn(&CheckSettings) -> A> Checker<F> {
+impl<A: Ask, F: Fn(&CheckSettings, &Target) -> A> Checker<F> {
     async fn run(mut self) {
         loop {
             let listed = Arc::clone(&self.targets.borrow_and_update());
@@ -93,7 +95,7 @@ impl<A: Ask, F: Fn(&CheckSettings) -> A> Checker<F> {
             let due = now + first_delay(many, &mut self.rng);
             let mut rounds = Rounds::new(
                 Arc::clone(&self.desk),
-                (self.asker)(&self.desk.settings),
+                (self.asker)(&self.desk.settings, target),
                 target.endpoint.addr,
                 Arc::clone(&target.history),
                 SmallRng::from_rng(&mut self.rng),

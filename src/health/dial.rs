@@ -16,12 +16,19 @@ const PARTING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Dialer {
     tls: Option<TlsClient>,
+    /// What the registry calls the server.
+    name: Option<String>,
     handshaking: bool,
 }
 
 impl Dialer {
     pub(super) fn new(tls: Option<TlsClient>) -> Self {
-        Self { tls, handshaking: false }
+        Self { tls, name: None, handshaking: false }
+    }
+
+    /// With what the registry calls the server, for TLS that has no name of its own.
+    pub(super) fn called(self, name: Option<String>) -> Self {
+        Self { name, ..self }
     }
 
     pub(super) async fn dial(&mut self, addr: SocketAddr) -> Result<Stream, ProbeError> {
@@ -30,8 +37,9 @@ impl Dialer {
         // A probe is a few small packets; without this they might wait. A socket that refuses works all the same.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else { return Ok(Either::Left(stream)) };
+        let name = tls.name_of(addr.ip(), self.name.as_deref())?;
         self.handshaking = true;
-        let secured = tls.connect(addr.ip(), stream).await;
+        let secured = tls.connect(name, stream).await;
         self.handshaking = false;
         Ok(Either::Right(Box::new(secured?)))
     }

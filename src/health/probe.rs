@@ -51,7 +51,12 @@ pub enum ProbeError {
 
 impl Probe {
     pub fn new(settings: &CheckSettings) -> Self {
-        let dialer = Dialer::new(settings.tls.clone());
+        Self::of(settings, None)
+    }
+
+    /// With what the registry calls the target, for TLS that has no name of its own.
+    pub(super) fn of(settings: &CheckSettings, name: Option<String>) -> Self {
+        let dialer = Dialer::new(settings.tls.clone()).called(name);
         let kind = match &settings.kind {
             CheckKind::Http(check) => Kind::Http(Box::new(HttpProbe::new(check.clone(), dialer))),
             CheckKind::Tcp => Kind::Tcp(dialer),

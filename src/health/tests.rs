@@ -68,7 +68,7 @@ impl World {
             events: tasks.events().clone(),
         };
         let asker = record.clone();
-        check_with(&tasks, desk, listed, SmallRng::seed_from_u64(11), move |_| asker.clone());
+        check_with(&tasks, desk, listed, SmallRng::seed_from_u64(11), move |_, _| asker.clone());
         Self { tasks, record, publish, changed }
     }
 

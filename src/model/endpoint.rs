@@ -27,6 +27,11 @@ impl Endpoint {
             meta: Meta::default(),
         }
     }
+
+    /// What its certificate is for, if the registry says so: its metadata `tls_server_name`.
+    pub fn tls_server_name(&self) -> Option<&str> {
+        self.meta.get("tls_server_name").map(String::as_str)
+    }
 }
 
 /// Share of traffic relative to the others: 1 to 65535; 0 means listed, but no new traffic.

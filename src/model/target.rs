@@ -2,7 +2,7 @@
 
 use super::{Endpoint, Flag, Health, Load, Outcome, Tally};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -47,6 +47,8 @@ pub struct History {
     answered: AtomicU64,
     /// Milliseconds from `since` to retirement, plus one; 0 = not retired.
     retired: AtomicU64,
+    /// It and we do not come together over TLS.
+    untrusted: AtomicBool,
 }
 
 impl History {
@@ -64,6 +66,7 @@ impl History {
             since: now,
             answered: AtomicU64::new(0),
             retired: AtomicU64::new(0),
+            untrusted: AtomicBool::new(false),
         }
     }
 
@@ -99,6 +102,13 @@ impl History {
     /// The last connections all failed, so many that something is wrong.
     pub fn is_unreached(&self) -> bool {
         self.unreached.load(Ordering::Relaxed) >= Self::DOUBTED
+    }
+
+    /// Whether it and we come together over TLS; `true` if that has changed since it was last told.
+    pub fn trusts(&self, trusted: bool) -> bool {
+        // Mostly nothing changes, and a cell that is only read stays in every core's cache.
+        self.untrusted.load(Ordering::Relaxed) == trusted
+            && self.untrusted.swap(!trusted, Ordering::Relaxed) == trusted
     }
 
     /// A response's head came. Exact to a tenth of a second, so that busy workers mostly only read.
@@ -151,6 +161,13 @@ mod tests {
         assert_eq!(new.id(), old.id());
         assert!(new.history.health.has(Flag::Check), "a weight change revives nobody");
         assert_eq!(new.history.tally.attempts(), 1);
+    }
+
+    #[test]
+    fn trust_that_is_lost_or_found_is_news_once() {
+        let target = Target::new(Endpoint::at("127.0.0.1:1".parse().unwrap()), Instant::now());
+        let told = [true, false, false, true, true].map(|trusted| target.history.trusts(trusted));
+        assert_eq!(told, [false, true, false, true, false]);
     }
 
     #[test]

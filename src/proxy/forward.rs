@@ -178,21 +178,29 @@ impl Call<'_> {
             _ if self.interim => pass_on(&self.exchange.client, head),
             _ => {}
         };
-        let ask =
-            Sending { head: self.head, framing: self.framing, to_head: self.to_head, interim: &interim };
+        let ask = Sending {
+            head: self.head,
+            framing: self.framing,
+            to_head: self.to_head,
+            grpc: self.traits.grpc,
+            upgrade: self.traits.upgrade,
+            interim: &interim,
+        };
         self.exchange.worker.upstream.send(target, &ask, body, settings, fresh).await
     }
 
     /// RFC 9112, section 9.3.1: a connection closed before the first byte of a response may have been closed before
     /// the request was seen; a request that is safe to repeat is repeated on a fresh one. Once for all its attempts:
-    /// whoever kills each instance that sees it must not do so twice at each.
+    /// whoever kills each instance that sees it must not do so twice at each. A request that was not seen for certain may
+    /// be any.
     fn is_stale_connection(&self, error: &SendError) -> bool {
+        let may_be_seen = error.stage == Stage::Head;
         error.reused
             && !error.heard
-            && error.stage == Stage::Head
+            && matches!(error.stage, Stage::Head | Stage::Unsent)
             && !error.is_protocol()
             && !error.is_upload()
-            && (self.traits.idempotent || self.exchange.cluster.settings.retry.unsafe_methods)
+            && (!may_be_seen || self.traits.idempotent || self.exchange.cluster.settings.retry.unsafe_methods)
             && self.upload.is_replayable()
     }
 

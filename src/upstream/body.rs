@@ -1,6 +1,7 @@
 //! A response body that gives its connection back with its last byte.
 
 use super::chunks::{Chunks, Piece};
+use super::h2::{Incoming, Tunnel as Multiplexed};
 use super::head::{Length, Malformed};
 use super::pool::Lease;
 use super::tunnel::Tunnel;
@@ -11,9 +12,21 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// The body of an instance's response. Dropped before its end, it takes the connection with it.
+/// The body of an instance's response. Dropped before its end, it takes the connection with it, or the stream of one
+/// that carries several.
 #[derive(Debug)]
-pub struct UpstreamBody {
+pub struct UpstreamBody(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    One(Exclusive),
+    Two(Box<Incoming>),
+    TwoSwitched(Box<Multiplexed>),
+}
+
+/// A body that has a connection to itself.
+#[derive(Debug)]
+struct Exclusive {
     /// Until the end.
     lease: Option<Lease>,
     rest: Rest,
@@ -36,10 +49,41 @@ pub enum BrokenBody {
     Incomplete,
     #[error("{0}")]
     Malformed(#[from] Malformed),
+    #[error("reading the response body: {0}")]
+    Http2(#[from] ::h2::Error),
 }
 
 impl UpstreamBody {
-    pub(super) fn new(lease: Lease, length: Length) -> Self {
+    /// Of a connection that is given back with its last byte.
+    pub(super) fn exclusive(lease: Lease, length: Length) -> Self {
+        Self(Kind::One(Exclusive::new(lease, length)))
+    }
+
+    /// One that leaves HTTP behind: its connection was not given back.
+    pub(super) fn switched(lease: Lease) -> Self {
+        Self(Kind::One(Exclusive { lease: Some(lease), rest: Rest::Known(0) }))
+    }
+
+    pub(super) fn multiplexed(body: Incoming) -> Self {
+        Self(Kind::Two(Box::new(body)))
+    }
+
+    pub(super) fn multiplexed_tunnel(tunnel: Multiplexed) -> Self {
+        Self(Kind::TwoSwitched(Box::new(tunnel)))
+    }
+
+    /// What follows a response that switched protocols.
+    pub fn into_tunnel(self) -> Option<Tunnel> {
+        match self.0 {
+            Kind::One(mut body) => body.lease.take().map(Lease::into_tunnel),
+            Kind::Two(_) => None,
+            Kind::TwoSwitched(tunnel) => Some(Tunnel::multiplexed(tunnel)),
+        }
+    }
+}
+
+impl Exclusive {
+    fn new(lease: Lease, length: Length) -> Self {
         let rest = match length {
             Length::Known(length) => Rest::Known(length),
             Length::Chunked => Rest::Chunked(Chunks::default()),
@@ -50,16 +94,6 @@ impl UpstreamBody {
             body.ended();
         }
         body
-    }
-
-    /// One that leaves HTTP behind: its connection was not given back.
-    pub(super) fn switched(lease: Lease) -> Self {
-        Self { lease: Some(lease), rest: Rest::Known(0) }
-    }
-
-    /// The connection of a response that switched protocols.
-    pub fn into_tunnel(mut self) -> Option<Tunnel> {
-        self.lease.take().map(Lease::into_tunnel)
     }
 
     fn ended(&mut self) {
@@ -107,15 +141,9 @@ impl Rest {
     }
 }
 
-impl Body for UpstreamBody {
-    type Data = Bytes;
-    type Error = BrokenBody;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
-        let Self { lease, rest } = &mut *self;
+impl Exclusive {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        let Self { lease, rest } = self;
         let Some(held) = lease else { return Poll::Ready(None) };
         let piece = ready!(rest.poll(cx, &mut held.line().borrow_mut()));
         let frame = match piece {
@@ -135,15 +163,39 @@ impl Body for UpstreamBody {
         }
         Poll::Ready(Some(Ok(frame)))
     }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BrokenBody;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        match &mut self.0 {
+            Kind::One(body) => body.poll_frame(cx),
+            Kind::Two(body) => body.poll_frame(cx),
+            Kind::TwoSwitched(_) => Poll::Ready(None),
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.lease.is_none() || self.rest.ended()
+        match &self.0 {
+            Kind::One(body) => body.lease.is_none() || body.rest.ended(),
+            Kind::Two(body) => body.is_end_stream(),
+            Kind::TwoSwitched(_) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.rest {
-            Rest::Known(left) => SizeHint::with_exact(*left),
-            Rest::Chunked(_) | Rest::UntilClose => SizeHint::default(),
+        match &self.0 {
+            Kind::One(body) => match &body.rest {
+                Rest::Known(left) => SizeHint::with_exact(*left),
+                Rest::Chunked(_) | Rest::UntilClose => SizeHint::default(),
+            },
+            Kind::Two(body) => body.size_hint(),
+            Kind::TwoSwitched(_) => SizeHint::with_exact(0),
         }
     }
 }

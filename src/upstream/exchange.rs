@@ -18,6 +18,10 @@ pub struct Sending<'a> {
     pub framing: Framing,
     /// The method is HEAD: the response has no body, whatever it says.
     pub to_head: bool,
+    /// It is gRPC.
+    pub grpc: bool,
+    /// It asks to switch protocols.
+    pub upgrade: bool,
     /// Hears of interim responses (RFC 9110, section 15.2).
     pub interim: &'a dyn Fn(&Head),
 }

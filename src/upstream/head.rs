@@ -2,7 +2,7 @@
 
 use crate::net::field::{Field, lists};
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use httparse::Status;
 use std::mem::MaybeUninit;
 
@@ -60,6 +60,9 @@ pub(super) enum Length {
 pub enum Malformed {
     #[error("invalid response head: {0}")]
     Head(httparse::Error),
+    /// The beginning of an alert or of a handshake (RFC 8446, section 5.1).
+    #[error("the instance speaks TLS, and the service is not set to: give tls = true")]
+    Tls,
     #[error("the response head is longer than {} KiB", MOST_BYTES >> 10)]
     TooLong,
     #[error("invalid status code")]
@@ -133,7 +136,8 @@ impl Head {
             Err(httparse::Error::TooManyHeaders) => parse::<MOST_FIELDS>(input),
             parsed => parsed,
         };
-        let Some(parsed) = parsed.map_err(Malformed::Head)? else {
+        let malformed = |error| if is_tls(input) { Malformed::Tls } else { Malformed::Head(error) };
+        let Some(parsed) = parsed.map_err(malformed)? else {
             return if input.len() < MOST_BYTES { Ok(None) } else { Err(Malformed::TooLong) };
         };
         if parsed.length > MOST_BYTES {
@@ -149,6 +153,35 @@ impl Head {
             fields: Fields { text, lines: parsed.lines },
             old: parsed.old,
         }))
+    }
+
+    /// One that came in another form than text, without the fields that are not to be kept.
+    pub(super) fn of(status: StatusCode, headers: &HeaderMap, keep: impl Fn(Field) -> bool) -> Self {
+        let mut text = Vec::with_capacity(32 * headers.len() + 32);
+        let mut lines = Vec::with_capacity(headers.len());
+        text.extend_from_slice(b"HTTP/1.1 ");
+        text.extend_from_slice(status.as_str().as_bytes());
+        text.extend_from_slice(b" \r\n");
+        let mut push = |part: &[u8]| {
+            #[expect(clippy::cast_possible_truncation, reason = "a head has less than 4 GiB")]
+            let from = text.len() as u32;
+            text.extend_from_slice(part);
+            #[expect(clippy::cast_possible_truncation, reason = "a head has less than 4 GiB")]
+            let range = (from, text.len() as u32);
+            range
+        };
+        for (name, value) in headers {
+            let field = Field::of(name.as_str().as_bytes());
+            if keep(field) {
+                let name = push(name.as_str().as_bytes());
+                push(b": ");
+                let value = push(value.as_bytes());
+                push(b"\r\n");
+                lines.push(Line { field, name, value });
+            }
+        }
+        push(b"\r\n");
+        Self { status, reason: None, fields: Fields { text: text.into(), lines }, old: false }
     }
 
     /// How long the body is that comes with it (RFC 9112, section 6.3).
@@ -185,6 +218,11 @@ impl Head {
         let said = |token| self.fields.all(Field::Connection).any(|value| lists(value, token));
         !said("close") && (!self.old || said("keep-alive"))
     }
+}
+
+/// Whether these bytes begin a record of TLS.
+pub(super) fn is_tls(input: &[u8]) -> bool {
+    matches!(input, [21 | 22, 3, ..])
 }
 
 /// What of a head is kept: where things stand in the input.
@@ -285,6 +323,22 @@ mod tests {
         assert_eq!(kept(&[]), b"");
         assert_eq!(take(b"HTTP/1.1 200 OK\r\n\r\n").unwrap().unwrap().reason, None);
         assert!(take(b"HTTP/1.1 200\r\n\r\n").unwrap().is_some(), "a reason may be missing");
+    }
+
+    #[test]
+    fn a_head_in_another_form_reads_like_text() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("x-a", "1"), ("content-length", "7"), ("x-empty", ""), ("x-a", "2")] {
+            headers.append(name, value.parse().unwrap());
+        }
+        let head = Head::of(StatusCode::NOT_FOUND, &headers, |field| field != Field::ContentLength);
+        let mut out = Vec::new();
+        head.fields.write(&mut out, |_, _, _| true);
+        assert_eq!(out, b"x-a: 1\r\nx-a: 2\r\nx-empty: \r\n");
+        let text = Head::take(&mut BytesMut::from(&head.fields.text[..])).unwrap().unwrap();
+        assert_eq!((text.status, text.fields.lines.len()), (StatusCode::NOT_FOUND, 3));
+        let whole = Head::of(StatusCode::OK, &headers, |_| true);
+        assert_eq!(whole.body_length(false), Ok(Length::Known(7)));
     }
 
     #[test]

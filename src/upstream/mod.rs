@@ -5,12 +5,16 @@ mod chunks;
 mod connect;
 mod error;
 mod exchange;
+mod h2;
 mod head;
+mod multiplex;
 mod outgoing;
 mod pool;
+mod socket;
 mod tunnel;
 mod wire;
 
+use crate::net::tls::TlsClient;
 use std::time::Duration;
 
 pub use body::{BrokenBody, UpstreamBody};
@@ -32,6 +36,43 @@ pub struct ConnectionSettings {
     pub keep_alive_connections: usize,
     /// What runs at a removed target may go on this long.
     pub drain: Duration,
+    pub http: HttpVersion,
+    /// What instances are reached with over TLS; `None` is plain TCP.
+    pub tls: Option<TlsClient>,
+}
+
+/// Which HTTP instances are spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// What TLS agrees on; without it HTTP/2 for gRPC and HTTP/1.1 for all others.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2, without TLS by prior knowledge (RFC 9113, section 3.3).
+    Two,
+}
+
+impl HttpVersion {
+    pub const ALL: [Self; 3] = [Self::Auto, Self::One, Self::Two];
+
+    /// As the configuration calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::One => "1",
+            Self::Two => "2",
+        }
+    }
+
+    /// What is offered over TLS (RFC 7301), the preferred one first.
+    pub fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Auto => &[b"h2", b"http/1.1"],
+            Self::One => &[b"http/1.1"],
+            Self::Two => &[b"h2"],
+        }
+    }
 }
 
 impl Default for ConnectionSettings {
@@ -41,6 +82,8 @@ impl Default for ConnectionSettings {
             keep_alive: Duration::from_secs(15),
             keep_alive_connections: 256,
             drain: Duration::from_secs(30),
+            http: HttpVersion::default(),
+            tls: None,
         }
     }
 }

@@ -171,6 +171,7 @@ where
             let lead_left = self.lead.get(self.lead_sent..).unwrap_or_default();
             let parts = [head_left, lead_left, &self.data, self.tail].map(IoSlice::new);
             if parts.iter().all(|part| part.is_empty()) {
+                ready!(wire.poll_flush(cx))?;
                 self.lead.clear();
                 self.lead_sent = 0;
                 self.flushed = true;
@@ -197,6 +198,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket::Socket;
     use super::*;
     use http_body::Frame;
     use http_body_util::StreamBody;
@@ -210,7 +212,8 @@ mod tests {
     /// What comes out at the other end; or why it broke off.
     async fn sent(framing: Framing, frames: Vec<Frame<Bytes>>) -> Result<String, String> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut wire = Wire::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let mut wire =
+            Wire::new(Socket::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()));
         let (mut peer, _) = listener.accept().await.unwrap();
         let frames = frames.into_iter().map(Ok::<_, Infallible>);
         let mut outgoing = Outgoing::new(StreamBody::new(futures_util::stream::iter(frames)), framing);
@@ -257,7 +260,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_larger_than_what_the_peer_takes_waits_for_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut wire = Wire::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let mut wire =
+            Wire::new(Socket::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()));
         let (mut peer, _) = listener.accept().await.unwrap();
         let frames = (0..200).map(|n| Ok::<_, Infallible>(Frame::data(vec![n; 60_000].into())));
         let mut outgoing =

@@ -1,20 +1,24 @@
 //! One worker's kept-alive connections, by target.
 
-use super::connect::connect;
+use super::connect::{connect, tell_distrust, tell_trust};
 use super::error::Cause;
 use super::exchange::{Reply, Sending, exchange};
+use super::h2::Links;
 use super::head::{Head, Length};
+use super::multiplex::{self, Spoken};
 use super::outgoing::Outgoing;
+use super::socket::Socket;
 use super::tunnel::Tunnel;
 use super::wire::{Line, Wire};
-use super::{ConnectionSettings, SendError, Stage, UpstreamBody};
+use super::{ConnectionSettings, HttpVersion, SendError, Stage, UpstreamBody};
 use crate::model::{History, Target, TargetId};
+use crate::net::tls::TlsFailure;
 use crate::rt::LocalTasks;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::Body;
 use rustc_hash::FxHashMap;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -33,13 +37,41 @@ pub struct Upstream {
 }
 
 #[derive(Debug)]
-struct Pool {
+pub(super) struct Pool {
     history: Arc<History>,
     /// Most recently used last: the oldest ones run into their idle limit.
     idle: Vec<Idle>,
     /// All connections to this target, to be cut when its drain time is over.
     lines: Vec<Weak<RefCell<Wire>>>,
+    /// Those that carry several requests at once.
+    pub links: Option<Box<Links>>,
+    /// Asked for HTTP/2, it agreed on HTTP/1.1.
+    pub speaks_one: bool,
     settings: ConnectionSettings,
+}
+
+impl Pool {
+    pub fn of<'a>(
+        pools: &'a mut FxHashMap<TargetId, Self>,
+        target: &Target,
+        settings: &ConnectionSettings,
+    ) -> &'a mut Self {
+        pools.entry(target.id()).or_insert_with(|| Self {
+            history: Arc::clone(&target.history),
+            idle: Vec::new(),
+            lines: Vec::new(),
+            links: None,
+            speaks_one: false,
+            settings: settings.clone(),
+        })
+    }
+
+    /// Keeps a new connection for the next request.
+    pub fn keep(&mut self, socket: Socket, now: Instant) {
+        let line = Rc::new(RefCell::new(Wire::new(socket)));
+        self.lines.push(Rc::downgrade(&line));
+        self.idle.push(Idle { line, since: now });
+    }
 }
 
 #[derive(Debug)]
@@ -82,24 +114,52 @@ impl Upstream {
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let mut body = body;
+        if multiplex::may_be(settings, ask) {
+            match Box::pin(self.send_multiplexed(target, ask, body, settings, fresh)).await? {
+                Spoken::Two(reply) => return Ok(reply),
+                Spoken::One(unsent) => body = unsent,
+            }
+        }
         let mut outgoing = Outgoing::new(body, ask.framing);
         loop {
             let kept = if fresh { None } else { self.take_idle(target.id()) };
-            let reused = kept.is_some();
+            let is_kept = kept.is_some();
+            let reused = kept.as_ref().is_some_and(|line| line.borrow().used);
             let line = match kept {
                 Some(line) => line,
                 None => self.open(target, settings).await?,
             };
             match exchange(&line, &mut outgoing, ask).await {
-                Ok(head) => return self.reply(target.id(), line, outgoing, head, ask),
+                Ok(head) => {
+                    if settings.tls.is_some() {
+                        tell_trust(target);
+                    }
+                    return self.reply(target.id(), line, outgoing, head, ask);
+                }
                 // It was closed under our hands before anything was written: no harm done.
-                Err(source) if reused && outgoing.is_untouched() && !matches!(source, Cause::Body(_)) => {}
+                Err(source) if is_kept && outgoing.is_untouched() && !matches!(source, Cause::Body(_)) => {}
                 Err(source) => {
+                    let heard = line.borrow().heard;
                     let stage = if outgoing.is_untouched() { Stage::Unsent } else { Stage::Head };
-                    return Err(SendError { stage, reused, heard: line.borrow().heard, source });
+                    let error = SendError { stage, reused, heard, source };
+                    return Err(if reused || heard { error } else { refused(error, target) });
                 }
             }
         }
+    }
+
+    pub(super) fn pools(&self) -> RefMut<'_, FxHashMap<TargetId, Pool>> {
+        self.pools.borrow_mut()
+    }
+
+    pub(super) fn tasks(&self) -> &LocalTasks {
+        &self.tasks
+    }
+
+    /// As of the last sweep.
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
     }
 
     /// Closes what has been idle for too long or leads to removed targets, and cuts what outlived its drain time.
@@ -108,18 +168,27 @@ impl Upstream {
         self.pools.borrow_mut().retain(|_, pool| {
             pool.idle.retain_mut(|idle| {
                 now.saturating_duration_since(idle.since) < pool.settings.keep_alive
-                    && idle.line.borrow().is_quiet()
+                    && idle.line.borrow_mut().is_quiet()
             });
             pool.lines.retain(|line| line.strong_count() > 0);
+            // A target that was gone may come back as another program.
+            pool.speaks_one &= !pool.lines.is_empty();
+            if let Some(links) = &mut pool.links {
+                links.sweep(now, &pool.settings);
+            }
             let Some(retired) = pool.history.retired_at() else { return true };
             pool.idle.clear();
+            if let Some(links) = &mut pool.links {
+                links.retire();
+            }
             if now.saturating_duration_since(retired) >= pool.settings.drain {
                 pool.lines
                     .drain(..)
                     .filter_map(|line| line.upgrade())
                     .for_each(|line| line.borrow_mut().cut());
+                pool.links.iter_mut().for_each(|links| links.cut());
             }
-            !pool.lines.is_empty()
+            !pool.lines.is_empty() || pool.links.as_ref().is_some_and(|links| !links.is_empty())
         });
     }
 
@@ -139,15 +208,10 @@ impl Upstream {
     }
 
     async fn open(&self, target: &Target, settings: &ConnectionSettings) -> Result<Line, SendError> {
-        let socket = connect(target.endpoint.addr, settings.connect).await?;
+        let socket = connect(target, settings, Some(HttpVersion::One.alpn())).await?;
         let line = Rc::new(RefCell::new(Wire::new(socket)));
         let mut pools = self.pools.borrow_mut();
-        let pool = pools.entry(target.id()).or_insert_with(|| Pool {
-            history: Arc::clone(&target.history),
-            idle: Vec::new(),
-            lines: Vec::new(),
-            settings: settings.clone(),
-        });
+        let pool = Pool::of(&mut pools, target, settings);
         pool.lines.push(Rc::downgrade(&line));
         Ok(line)
     }
@@ -195,7 +259,8 @@ impl Upstream {
         drop(wire);
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let lease = Lease { upstream: Rc::clone(self), target, line };
-        let body = if switched { UpstreamBody::switched(lease) } else { UpstreamBody::new(lease, length) };
+        let body =
+            if switched { UpstreamBody::switched(lease) } else { UpstreamBody::exclusive(lease, length) };
         Ok(Reply { head, body })
     }
 
@@ -218,6 +283,15 @@ impl Upstream {
         drop(wire);
         pool.idle.push(Idle { line, since: self.now.get() });
     }
+}
+
+/// With TLS 1.3 a server judges our certificate, or the lack of one, only after our side of the handshake is over (RFC
+/// 8446, section 4.4.2.4): what it says then comes in the place of the first answer, and the request was not seen.
+fn refused(error: SendError, target: &Target) -> SendError {
+    let Cause::Io(io) = &error.source else { return error };
+    let Some(why) = TlsFailure::of_stream(io) else { return error };
+    tell_distrust(target, &why);
+    SendError::connect(Cause::Tls { why, name: String::new() })
 }
 
 impl Lease {

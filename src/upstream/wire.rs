@@ -1,15 +1,13 @@
 //! The socket to an instance and what was read from it: what the instance said before it hung up is still heard.
 
+use super::socket::Socket;
 use bytes::{Bytes, BytesMut};
-use socket2::SockRef;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 /// Most answers fit into one read of this many bytes ...
@@ -26,7 +24,7 @@ pub(super) type Line = Rc<RefCell<Wire>>;
 /// everything that came is read first.
 #[derive(Debug)]
 pub(super) struct Wire {
-    socket: TcpStream,
+    socket: Socket,
     /// Read, and not yet understood.
     pub input: BytesMut,
     /// Size of the next read.
@@ -37,6 +35,8 @@ pub(super) struct Wire {
     cut: bool,
     /// Some byte has come since the last request went out.
     pub heard: bool,
+    /// It has carried a request before.
+    pub used: bool,
     /// Another request may follow the one that is being answered.
     pub keep: bool,
     /// A request body is still on its way although its response has begun ...
@@ -46,7 +46,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub fn new(socket: TcpStream) -> Self {
+    pub fn new(socket: Socket) -> Self {
         Self {
             socket,
             input: BytesMut::new(),
@@ -54,6 +54,7 @@ impl Wire {
             broken: None,
             cut: false,
             heard: false,
+            used: false,
             keep: false,
             sending: false,
             returned: false,
@@ -79,6 +80,11 @@ impl Wire {
         Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
     }
 
+    /// Waits until all of it is with the system.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
     /// A write has failed.
     pub fn broke(&mut self, error: io::Error) {
         self.broken.get_or_insert(error);
@@ -100,19 +106,19 @@ impl Wire {
     }
 
     /// Nothing has come, and nobody has hung up. No system call unless the runtime knows that something has.
-    pub fn is_quiet(&self) -> bool {
-        matches!(self.socket.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    pub fn is_quiet(&mut self) -> bool {
+        self.socket.is_quiet()
     }
 
     /// Ends it for whoever reads or writes now: its end is an error.
     pub fn cut(&mut self) {
         self.cut = true;
-        // One that the instance has ended already needs no second end.
-        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
+        self.socket.cut();
     }
 
     /// Gives its buffer away while nobody uses it, and takes it for its next use.
     pub fn park(&mut self) -> Option<BytesMut> {
+        self.used = true;
         let room = std::mem::replace(&mut self.room, SMALLEST_READ);
         let buffer = std::mem::take(&mut self.input);
         // A large one served one large answer.
@@ -125,7 +131,7 @@ impl Wire {
         self.input.split_to(count).freeze()
     }
 
-    pub fn socket(&mut self) -> Pin<&mut TcpStream> {
+    pub fn socket(&mut self) -> Pin<&mut Socket> {
         Pin::new(&mut self.socket)
     }
 }
@@ -133,14 +139,16 @@ impl Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::SockRef;
     use std::future::poll_fn;
     use std::time::Duration;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     async fn pair() -> (Wire, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Wire::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let wire = Wire::new(Socket::Tcp(stream));
         (wire, listener.accept().await.unwrap().0)
     }
 
@@ -161,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn a_wire_on_which_something_came_or_ended_is_not_quiet() {
         for hang_up in [true, false] {
-            let (wire, mut peer) = pair().await;
+            let (mut wire, mut peer) = pair().await;
             assert!(wire.is_quiet());
             peer.write_all(if hang_up { b"" } else { b"?" }).await.unwrap();
             let _kept = (!hang_up).then_some(peer);

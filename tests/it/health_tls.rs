@@ -1,7 +1,7 @@
 //! Active checks over TLS against real servers: who is trusted, what is told when nobody is, and what it costs.
 
-mod authority;
-mod server;
+pub mod authority;
+pub mod server;
 
 use crate::support::raw::{RawServer, Step};
 use crate::support::{Instance, Sidecar, eventually};

@@ -48,6 +48,8 @@ mod stopping;
 mod support;
 mod upgrades;
 mod uploads;
+mod upstream_http2;
+mod upstream_tls;
 mod with_consul;
 mod with_dns;
 mod with_etcd;

@@ -32,6 +32,9 @@ pub enum TlsFailure {
     /// The server ended it, and says why.
     #[error("TLS: refused by the server ({0})")]
     Refused(String),
+    /// What the registry calls the server.
+    #[error("TLS: {0:?} (tls_server_name) is no host's name or IP address")]
+    BadName(String),
     #[error("TLS: {0}")]
     Other(String),
 }

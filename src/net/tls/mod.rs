@@ -9,6 +9,7 @@ pub use pem::{Identity, TlsError, authorities, certificates, pem, private_key};
 pub use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 pub use tokio_rustls::client::TlsStream;
 
+use arc_swap::ArcSwap;
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
@@ -43,19 +44,23 @@ pub struct TlsSettings {
     pub alpn: Vec<Vec<u8>>,
 }
 
-/// Makes TLS of connections. Clones share what was loaded; two are equal if they were made of the same settings.
+/// Makes TLS of connections. Clones share what was loaded, so that [`Self::reload`] reaches all of them; two are equal if
+/// they were made of the same settings.
 #[derive(Clone)]
 pub struct TlsClient {
-    settings: Arc<TlsSettings>,
-    connector: TlsConnector,
+    loaded: Arc<ArcSwap<Loaded>>,
+    /// What this clone offers; `None` is what the settings say.
+    alpn: Option<&'static [&'static [u8]]>,
 }
 
-impl TlsClient {
-    /// Loads the system's certificates.
-    ///
-    /// # Errors
-    /// If there is nothing to trust, or the identity cannot be used.
-    pub fn new(settings: TlsSettings) -> Result<Self, TlsError> {
+/// What handshakes are made of.
+struct Loaded {
+    settings: TlsSettings,
+    config: Arc<ClientConfig>,
+}
+
+impl Loaded {
+    fn new(settings: TlsSettings) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -72,34 +77,96 @@ impl TlsClient {
         config.alpn_protocols.clone_from(&settings.alpn);
         // A resumed session shows no certificate: what has expired or was replaced since would pass for days.
         config.resumption = Resumption::disabled();
-        Ok(Self { settings: Arc::new(settings), connector: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { settings, config: Arc::new(config) })
+    }
+}
+
+impl TlsClient {
+    /// Loads the system's certificates.
+    ///
+    /// # Errors
+    /// If there is nothing to trust, or the identity cannot be used.
+    pub fn new(settings: TlsSettings) -> Result<Self, TlsError> {
+        let loaded = Arc::new(ArcSwap::from_pointee(Loaded::new(settings)?));
+        Ok(Self { loaded, alpn: None })
+    }
+
+    /// From now on handshakes of this client and of all its clones are made of these settings; connections that are
+    /// there stay as they are.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; then nothing has changed.
+    pub fn reload(&self, settings: TlsSettings) -> Result<(), TlsError> {
+        self.loaded.store(Arc::new(Loaded::new(settings)?));
+        Ok(())
+    }
+
+    /// The same client offering other application protocols (RFC 7301), the preferred one first.
+    #[must_use]
+    pub fn offering(&self, alpn: &'static [&'static [u8]]) -> Self {
+        Self { loaded: Arc::clone(&self.loaded), alpn: Some(alpn) }
     }
 
     /// We have a certificate of our own.
     pub fn is_identified(&self) -> bool {
-        self.settings.identity.is_some()
+        self.loaded.load().settings.identity.is_some()
     }
 
-    /// Makes TLS of a connection to `addr`. Takes as long as the server does.
+    /// What a server at `addr` is called: the name of the settings, else the one that is given, else its address.
+    ///
+    /// # Errors
+    /// If the name that is given cannot be a server's.
+    pub fn name_of(&self, addr: IpAddr, given: Option<&str>) -> Result<ServerName<'static>, TlsFailure> {
+        match (&self.loaded.load().settings.server_name, given) {
+            (Some(name), _) => Ok(name.clone()),
+            (None, Some(given)) => server_name(given).ok_or_else(|| TlsFailure::BadName(given.to_owned())),
+            (None, None) => Ok(ServerName::from(addr)),
+        }
+    }
+
+    /// Makes TLS of a connection to the server of this name ([`Self::name_of`]). Takes as long as the server does.
     ///
     /// # Errors
     /// If the server speaks no TLS, or one side does not accept the other.
-    pub async fn connect(&self, addr: IpAddr, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsFailure> {
-        let name = self.settings.server_name.clone().unwrap_or_else(|| ServerName::from(addr));
-        let connecting = self.connector.connect(name.clone(), stream);
-        connecting.await.map_err(|error| TlsFailure::of_handshake(&error, &name, !self.is_identified()))
+    pub async fn connect(
+        &self,
+        name: ServerName<'static>,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, TlsFailure> {
+        let (connector, anonymous) = {
+            let loaded = self.loaded.load();
+            (TlsConnector::from(Arc::clone(&loaded.config)), loaded.settings.identity.is_none())
+        };
+        let connected = match self.alpn {
+            Some(alpn) => {
+                let alpn = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+                connector.with_alpn(alpn).connect(name.clone(), stream).await
+            }
+            None => connector.connect(name.clone(), stream).await,
+        };
+        connected.map_err(|error| TlsFailure::of_handshake(&error, &name, anonymous))
     }
+}
+
+/// A host's name, or an IP address; one of version 6 may stand in brackets.
+pub fn server_name(text: &str) -> Option<ServerName<'static>> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    ServerName::try_from(bare.to_owned()).ok()
 }
 
 impl PartialEq for TlsClient {
     fn eq(&self, other: &Self) -> bool {
-        self.settings == other.settings
+        self.alpn == other.alpn
+            && (Arc::ptr_eq(&self.loaded, &other.loaded)
+                || self.loaded.load().settings == other.loaded.load().settings)
     }
 }
 
+impl Eq for TlsClient {}
+
 impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TlsClient").field(&self.settings).finish()
+        f.debug_tuple("TlsClient").field(&self.loaded.load().settings).finish()
     }
 }
 

@@ -1,20 +1,52 @@
-//! `[service.NAME.health.tls]`, or `tls = true`: active checks over TLS.
+//! TLS towards instances: `[service.NAME.tls]` for requests, `[service.NAME.health.tls]` for active checks; or `tls = true`.
 
 use super::section::Section;
 use crate::health::{CheckKind, HttpCheck};
 use crate::net::tls::{
     Identity, ServerName, TlsClient, TlsError, TlsSettings, authorities, certificates, private_key,
+    server_name,
 };
+use crate::upstream::HttpVersion;
 use std::path::Path;
 
 /// What an HTTP check speaks, as RFC 7301 calls it.
 const HTTP: &[&[u8]] = &[b"http/1.1"];
 
-/// `None` if the check speaks none, or its settings cannot be used. `kind` is `None` if nothing asks for checks: then
-/// the table is checked, but has no effect.
-pub(super) fn read(health: &Section<'_>, kind: Option<&CheckKind>) -> Option<TlsClient> {
+/// TLS for a service's requests. `None` if there is none, or its settings cannot be used.
+pub(super) fn of_service(service: &Section<'_>, http: HttpVersion) -> Option<TlsClient> {
+    let section = service.table_or_flag("tls")?;
+    let settings = settings(section)?;
+    client(service, TlsSettings { alpn: owned(http.alpn()), ..settings })
+}
+
+/// TLS for a service's checks. `None` if the check speaks none, or its settings cannot be used. `kind` is `None` if
+/// nothing asks for checks: then the table is checked, but has no effect. An HTTP check that says nothing of TLS speaks
+/// what the `service` speaks.
+pub(super) fn of_checks(
+    health: &Section<'_>,
+    kind: Option<&CheckKind>,
+    service: Option<&TlsClient>,
+) -> Option<TlsClient> {
+    if let (None, Some(CheckKind::Http(_)), Some(service)) = (health.find("tls"), kind, service) {
+        health.note("tls", true.to_string(), health.origin_of("tls"));
+        return Some(service.offering(HTTP));
+    }
     let section = health.table_or_flag("tls")?;
     section.hush(kind.is_none());
+    let settings = settings(section);
+    let kind = kind.filter(|_| !health.is_defaults)?;
+    let settings = settings?;
+    let (alpn, of_host) = match kind {
+        CheckKind::Http(check) if settings.server_name.is_none() => (HTTP, of_host(health, check)),
+        CheckKind::Http(_) => (HTTP, None),
+        CheckKind::Tcp => (&[][..], None),
+    };
+    let server_name = settings.server_name.or(of_host);
+    client(health, TlsSettings { alpn: owned(alpn), server_name, ..settings })
+}
+
+/// What the table says by itself; `None` if a file of it cannot be used.
+fn settings(section: Section<'_>) -> Option<TlsSettings> {
     let trusted = pem(&section, "ca_cert", authorities);
     let identity = identity(&section);
     let server_name = section.text("server_name", "a host's name", |text| {
@@ -23,23 +55,21 @@ pub(super) fn read(health: &Section<'_>, kind: Option<&CheckKind>) -> Option<Tls
     let verify = section.flag("verify", true);
     let given = |key| section.find(key).is_some();
     let spoilt = (given("ca_cert") && trusted.is_none()) || (given("client_cert") && identity.is_none());
-    let named = given("server_name");
     section.finish();
+    let trusted = trusted.unwrap_or_default();
+    (!spoilt).then_some(TlsSettings { trusted, identity, server_name, verify, alpn: Vec::new() })
+}
+
+fn client(outer: &Section<'_>, settings: TlsSettings) -> Option<TlsClient> {
     // What the tables come to is known only together with the service's own.
-    let kind = kind.filter(|_| !spoilt && !health.is_defaults)?;
-    let (alpn, of_host) = match kind {
-        CheckKind::Http(check) if !named => (HTTP, of_host(health, check)),
-        CheckKind::Http(_) => (HTTP, None),
-        CheckKind::Tcp => (&[][..], None),
-    };
-    let settings = TlsSettings {
-        trusted: trusted.unwrap_or_default(),
-        identity,
-        server_name: server_name.or(of_host),
-        verify,
-        alpn: alpn.iter().map(|protocol| protocol.to_vec()).collect(),
-    };
-    TlsClient::new(settings).map_err(|error| health.problem("tls", error.to_string())).ok()
+    if outer.is_defaults {
+        return None;
+    }
+    TlsClient::new(settings).map_err(|error| outer.problem("tls", error.to_string())).ok()
+}
+
+fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
 /// Both or neither.
@@ -71,9 +101,4 @@ fn of_host(health: &Section<'_>, check: &HttpCheck) -> Option<ServerName<'static
         health.problem("host", message);
     }
     name
-}
-
-fn server_name(text: &str) -> Option<ServerName<'static>> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    ServerName::try_from(bare.to_owned()).ok()
 }
