@@ -2,6 +2,7 @@
 
 use super::check;
 use super::document::Scalar;
+use super::listen_tls;
 use super::section::Section;
 use super::units;
 use super::value::{DAY, MILLI, integer, quoted, with_unit};
@@ -9,6 +10,7 @@ use crate::balance::{Algorithm, Tried};
 use crate::cluster::{Graces, Mode};
 use crate::discovery::WatchSettings;
 use crate::health::CheckSettings;
+use crate::net::tls::server::TlsServer;
 use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
 use crate::upstream::ConnectionSettings;
 use std::time::Duration;
@@ -26,6 +28,7 @@ pub(super) struct Rules {
     pub(super) watch: WatchSettings,
     pub(super) mode: Mode,
     pub(super) graces: Graces,
+    pub(super) listen_tls: Option<TlsServer>,
 }
 
 /// Tables and keys of a service that are planned.
@@ -56,6 +59,7 @@ impl Rules {
             watch: watch(section.section("watch")),
             mode,
             graces,
+            listen_tls: listen_tls::read(section),
         }
     }
 }

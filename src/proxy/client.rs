@@ -54,6 +54,8 @@ pub(super) struct Client {
     pub peer: SocketAddr,
     /// Its IP address as text.
     pub address: String,
+    /// It speaks TLS.
+    pub secure: bool,
     /// The service its listener belongs to, for answers of our own.
     pub cluster: Arc<Cluster>,
     /// Whose cells its requests are counted in.
@@ -106,10 +108,17 @@ impl Client {
     /// Stands for the moment of the next sweep.
     const AT_SWEEP: u64 = u64::MAX;
 
-    pub fn new(peer: SocketAddr, cluster: &Arc<Cluster>, worker: usize, now: Instant) -> Arc<Self> {
+    pub fn new(
+        peer: SocketAddr,
+        secure: bool,
+        cluster: &Arc<Cluster>,
+        worker: usize,
+        now: Instant,
+    ) -> Arc<Self> {
         Arc::new(Self {
             peer,
             address: peer.ip().to_canonical().to_string(),
+            secure,
             cluster: Arc::clone(cluster),
             worker,
             born: now,
@@ -321,7 +330,8 @@ impl Client {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
     }
 
-    fn wake(&self) {
+    /// Has the connection's task run once more.
+    pub fn wake(&self) {
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
         task.into_iter().for_each(Waker::wake);
     }

@@ -1,6 +1,7 @@
 //! A request body that is streamed, and kept up to a limit so that it can be sent again.
 
 use super::client::Client;
+use super::http2::StreamBody;
 use crate::upstream::Framing;
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -26,9 +27,18 @@ const BLOCK: usize = 8 * 1024;
 #[derive(Debug)]
 pub(super) struct Upload(Option<Rc<RefCell<Source>>>);
 
+/// A request's body as it comes from the client.
+#[derive(Debug)]
+pub(super) enum Inflow {
+    /// By hyper, on a connection that carries one request at a time.
+    Alone(Incoming, Arc<Client>),
+    /// On one of many streams.
+    Stream(Box<StreamBody>),
+}
+
 #[derive(Debug)]
 struct Source {
-    incoming: Incoming,
+    incoming: Inflow,
     /// Whose turn it is: an abandoned attempt must not take bytes from its successor.
     attempt: u32,
     kept: Vec<Kept>,
@@ -49,10 +59,9 @@ struct Source {
     broke_off: bool,
     /// What holds the current attempt back.
     gate: Option<Arc<Gate>>,
-    client: Arc<Client>,
 }
 
-/// Part of a body, copied: what hyper hands out would pin the whole of its read buffer.
+/// Part of a body, copied: what comes in would pin the whole of a read buffer.
 #[derive(Debug)]
 enum Kept {
     Data(Vec<u8>),
@@ -103,6 +112,8 @@ pub(super) struct Refusal(Arc<Gate>);
 pub(super) enum UploadError {
     #[error("the client's body broke off: {0}")]
     Client(#[from] hyper::Error),
+    #[error("the client's stream broke off: {0}")]
+    Stream(#[from] h2::Error),
     #[error("another attempt has taken over")]
     Superseded,
     #[error("the instance answered without the body")]
@@ -140,12 +151,54 @@ impl Drop for Refusal {
     }
 }
 
-impl Upload {
-    /// Keeps up to `limit` bytes, as long as `shared` lasts.
-    pub fn new(incoming: Incoming, limit: usize, shared: &Arc<AtomicUsize>, client: &Arc<Client>) -> Self {
-        if incoming.is_end_stream() {
-            return Self(None);
+impl Inflow {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Alone(body, _) => body.is_end_stream(),
+            Self::Stream(body) => body.is_over(),
         }
+    }
+
+    /// Its whole length, if that is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Alone(body, _) => body.size_hint().exact(),
+            Self::Stream(body) => body.length(),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match self {
+            Self::Alone(body, _) => Pin::new(body).poll_frame(cx).map_err(UploadError::Client),
+            Self::Stream(body) => body.poll_frame(cx).map_err(UploadError::Stream),
+        }
+    }
+
+    /// Whether more of it is to come.
+    fn set_uploading(&self, uploading: bool) {
+        match self {
+            Self::Alone(_, client) => client.set_uploading(uploading),
+            Self::Stream(body) => body.set_uploading(uploading),
+        }
+    }
+
+    /// The rest of it will not be read.
+    fn leave_unread(&self) {
+        match self {
+            Self::Alone(_, client) => client.leave_unread(),
+            Self::Stream(body) => body.set_uploading(false),
+        }
+    }
+}
+
+impl Upload {
+    /// There is no body.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Keeps up to `limit` bytes, as long as `shared` lasts.
+    pub fn new(incoming: Inflow, limit: usize, shared: &Arc<AtomicUsize>) -> Self {
         Self(Some(Rc::new(RefCell::new(Source {
             incoming,
             attempt: 0,
@@ -160,7 +213,6 @@ impl Upload {
             starved: false,
             broke_off: false,
             gate: None,
-            client: Arc::clone(client),
         }))))
     }
 
@@ -184,7 +236,7 @@ impl Upload {
         match &self.0 {
             None => Framing::Empty,
             Some(source) if !chunked => {
-                source.borrow().incoming.size_hint().exact().map_or(Framing::Chunked, Framing::Length)
+                source.borrow().incoming.length().map_or(Framing::Chunked, Framing::Length)
             }
             Some(_) => Framing::Chunked,
         }
@@ -273,13 +325,21 @@ impl Drop for Source {
     fn drop(&mut self) {
         self.let_go();
         if !self.ended {
-            self.client.leave_unread();
+            self.incoming.leave_unread();
         }
     }
 }
 
-/// The connection ended, and not our patience with what came on it.
-fn is_end(error: &hyper::Error) -> bool {
+/// The client's side ended, and not our patience with what came from it.
+fn is_end(error: &UploadError) -> bool {
+    match error {
+        UploadError::Client(error) => is_end_of_connection(error),
+        UploadError::Stream(error) => error.is_remote() || error.is_io(),
+        UploadError::Superseded | UploadError::Unwanted => false,
+    }
+}
+
+fn is_end_of_connection(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
@@ -325,7 +385,7 @@ impl Body for RequestBody {
         if source.ended {
             return Poll::Ready(None);
         }
-        let frame = Pin::new(&mut source.incoming).poll_frame(cx);
+        let frame = source.incoming.poll_frame(cx);
         source.starved = frame.is_pending();
         let frame = ready!(frame).transpose().inspect_err(|error| source.broke_off = is_end(error))?;
         source.progress = Instant::now();
@@ -335,7 +395,7 @@ impl Body for RequestBody {
             play.at = source.kept.len().max(1);
         }
         source.ended = frame.is_none() || source.incoming.is_end_stream();
-        source.client.set_uploading(!source.ended);
+        source.incoming.set_uploading(!source.ended);
         Poll::Ready(frame.map(Ok))
     }
 }
