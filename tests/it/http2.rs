@@ -114,7 +114,8 @@ async fn bodies_and_trailers_pass_both_ways() {
     let sidecar = facing(instance.addr(), "").await;
     let mut peer = open(&sidecar).await;
     let large = pattern::bytes(0..3 << 20);
-    let (answer, mut send) = peer.begin(post("/echo"), false).await;
+    let request = Request::post("http://peer.test/echo").header("trailer", "x-sum").header("te", "trailers");
+    let (answer, mut send) = peer.begin(request.body(()).unwrap(), false).await;
     let sending = async {
         let mut rest = Bytes::from(large.clone());
         while !rest.is_empty() {
@@ -139,7 +140,8 @@ async fn bodies_and_trailers_pass_both_ways() {
         let error = peer.ask(request(wrong), b"hello").await.unwrap_err();
         assert!(error.is_reset(), "{wrong}: {error}");
     }
-    let answer = peer.get("/trailers").await.unwrap();
+    let request = Request::get("http://peer.test/trailers").header("te", "trailers").body(()).unwrap();
+    let answer = peer.ask(request, b"").await.unwrap();
     assert_eq!(answer.trailers.get("x-trailer").unwrap(), "done");
     assert_eq!(peer.get("/bytes/100000").await.unwrap().body, pattern::bytes(0..100_000));
 }
@@ -306,7 +308,7 @@ async fn both_versions_come_to_one_port_in_pieces_too() {
     assert_eq!(client.response().await.unwrap().status, 200);
     // Later it is no preface any more.
     client.send(PREFACE).await.unwrap();
-    assert_eq!(client.response().await.unwrap().status, 400);
+    assert!(client.is_closed(SOON).await);
     let mut frames = peer::Frames(tokio::net::TcpStream::connect(sidecar.service("web")).await.unwrap());
     for piece in PREFACE.chunks(5) {
         frames.send(piece).await;
@@ -355,10 +357,12 @@ async fn curl_speaks_it() {
     let instance = Instance::start("one").await;
     let sidecar = facing(instance.addr(), "").await;
     let url = format!("http://{}", sidecar.service("web"));
-    let mut curl = Command::new("curl");
-    curl.args(["--silent", "--http2-prior-knowledge", "--write-out", "%{http_version} %{http_code} "]);
-    curl.args(["--data-binary", "hello", &format!("{url}/echo"), &format!("{url}/bytes/3")]);
-    let output = tokio::task::spawn_blocking(move || curl.output().unwrap()).await.unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.starts_with("hello2 200 ") && text.ends_with("2 200 "), "{text:?} {output:?}");
+    // One request each: curl 7.88 does not find its way back to such a connection.
+    for (path, more, expected) in [("/echo", &["--data-binary", "hello"][..], "hello 2 200"), ("/", &[], "one\n 2 200")] {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--http2-prior-knowledge", "--write-out", " %{http_version} %{http_code}"]);
+        curl.arg(format!("{url}{path}")).args(more);
+        let output = tokio::task::spawn_blocking(move || curl.output().unwrap()).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{output:?}");
+    }
 }

@@ -79,8 +79,10 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
                 connection.graceful_shutdown();
                 patience = Some(Instant::now() + GOODBYE);
             }
-            () = idle_again(&front), if patience.is_some() && front.streams.get() > 0 => {}
-            () = forsaken => break,
+            () = idle_again(&front), if patience.is_some() && front.streams.get() > 0 => {
+                // What the last one said is still to be written.
+                patience = Some(Instant::now() + GOODBYE);
+            }
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => request::begin(&front, request, respond),
                 Some(Err(error)) => {
@@ -89,6 +91,7 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
                 }
                 None => break,
             },
+            () = forsaken => break,
         }
     }
     // Streams that still run hear of the end when the connection is dropped.
