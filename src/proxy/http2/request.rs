@@ -38,9 +38,10 @@ async fn serve(open: Open, request: Request<RecvStream>, respond: SendResponse) 
     let bare = request.method() == Method::HEAD;
     let ready = {
         let mut answering = std::pin::pin!(answer(&exchange, request));
-        std::future::poll_fn(|cx| match answering.as_mut().poll(cx) {
-            Poll::Ready(ready) => Poll::Ready(Some(ready)),
-            Poll::Pending => stream.poll_gone(cx).map(|()| None),
+        // First this: nothing may be said on a stream that is over, and an interim response would be.
+        std::future::poll_fn(|cx| match stream.poll_gone(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => answering.as_mut().poll(cx).map(Some),
         })
         .await
     };

@@ -25,6 +25,8 @@ pub(in crate::proxy) struct Stream {
     pub(super) uploaded: Notify,
     /// Bytes of interim responses so far.
     interim: Cell<usize>,
+    /// The answer has begun: nothing comes before it any more.
+    answered: Cell<bool>,
 }
 
 impl fmt::Debug for Stream {
@@ -41,6 +43,7 @@ impl Stream {
             uploading: Cell::new(false),
             uploaded: Notify::new(),
             interim: Cell::new(0),
+            answered: Cell::new(false),
         }
     }
 
@@ -59,6 +62,9 @@ impl Stream {
     }
 
     fn send_interim(&self, status: StatusCode, headers: HeaderMap) {
+        if self.answered.get() {
+            return;
+        }
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -68,6 +74,7 @@ impl Stream {
 
     /// Sends the head of the answer; `end` says that it is all.
     pub(super) fn respond(&self, head: Response<()>, end: bool) -> Result<SendStream, h2::Error> {
+        self.answered.set(true);
         self.respond.borrow_mut().send_response(head, end)
     }
 
