@@ -60,7 +60,7 @@
 //! # Two walks
 //!
 //! *A request:* `proxy::listener` accepts and deals the connection to a worker, where it rests in `proxy::connection`
-//! until its first byte is here. `proxy::http` checks it and writes the head that the instance gets. `proxy::forward`,
+//! until its first byte is here, which tells the version of HTTP. `proxy::http`, or `proxy::http2` for each of its streams, checks it and writes the head that the instance gets. `proxy::forward`,
 //! while deadline and budget allow: [`cluster::Booth::pick`] gives a ticket, `upstream::pool` sends on this worker's
 //! connection and waits in the same task, and a failure comes back with the stage it reached; then [`policy::decide`].
 //! The ticket moves into the response body (`proxy::relay`) and ends with its last byte; the response's fields go past

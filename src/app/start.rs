@@ -67,8 +67,13 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     let count = settings.services.len();
     for (service, listeners) in settings.services.into_iter().zip(sockets.services) {
         introduce(&service, &listeners);
+        let tls = service.listen_tls.clone();
         let cluster = upstream(&tasks, service, &settings.snapshot, workers, &pace, &mut rng)?;
-        bound.extend(listeners.into_iter().map(|listener| Bound { listener, cluster: Arc::clone(&cluster) }));
+        bound.extend(listeners.into_iter().map(|listener| Bound {
+            listener,
+            cluster: Arc::clone(&cluster),
+            tls: tls.clone(),
+        }));
         clusters.push(cluster);
     }
     let client = descriptors::fit(settings.client);

@@ -8,6 +8,7 @@ mod dns;
 mod document;
 mod env;
 mod listen;
+mod listen_tls;
 mod pairs;
 mod problem;
 mod register;
@@ -183,6 +184,7 @@ fn client(section: Section<'_>) -> ClientLimits {
         headers: section.integer("headers", 8..=4096, default.headers),
         head_timeout: section.duration("head_timeout", MILLI..=DAY, default.head_timeout),
         keep_alive: section.duration("keep_alive", MILLI..=DAY, default.keep_alive),
+        streams: section.integer("streams", 1..=65_535, default.streams),
         replay_bytes: section.bytes("replay_bytes", 0..=1 << 31, default.replay_bytes),
     };
     section.finish();

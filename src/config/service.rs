@@ -61,11 +61,24 @@ pub(super) fn assemble(
     sources: Vec<Source>,
     rules: Rules,
 ) -> ServiceSettings {
-    let Rules { balance, check, retry, budget, timeouts, connections, limits, watch, mode, graces } = rules;
+    let Rules {
+        balance,
+        check,
+        retry,
+        budget,
+        timeouts,
+        connections,
+        limits,
+        watch,
+        mode,
+        graces,
+        listen_tls,
+    } = rules;
     let named = |source: Source| NamedSource { settings: source.settings, url: source.shown };
     ServiceSettings {
         name,
         listen,
+        listen_tls,
         sources: sources.into_iter().map(named).collect(),
         mode,
         balance,

@@ -5,6 +5,7 @@ use crate::cluster::{Graces, Mode};
 use crate::discovery::{SourceSettings, WatchSettings};
 use crate::health::CheckSettings;
 use crate::model::ServiceName;
+use crate::net::tls::server::TlsServer;
 use crate::policy::{BudgetSettings, ClientLimits, Limits, RetrySettings, Timeouts};
 use crate::registration::RegistrationSettings;
 use crate::telemetry::logging::Format;
@@ -109,6 +110,8 @@ pub struct ServiceSettings {
     pub name: ServiceName,
     /// At least one.
     pub listen: Vec<SocketAddr>,
+    /// TLS there.
+    pub listen_tls: Option<TlsServer>,
     /// At least one, in order; each URL once.
     pub sources: Vec<NamedSource>,
     pub mode: Mode,

@@ -4,6 +4,7 @@ use super::*;
 use crate::balance::Algorithm;
 use crate::discovery::SourceSettings;
 use crate::health::{CheckKind, CheckSettings, HttpCheck};
+use crate::net::tls::server::{ClientAuthorities, ServerTlsSettings, TlsServer};
 use crate::net::tls::{Identity, ServerName, TlsClient, TlsSettings, authorities, certificates, private_key};
 use crate::registration::{Advertise, ConsulCheck, RegistrationSettings, Registry};
 use crate::registry::Credential;
@@ -278,7 +279,9 @@ fn certify(folder: &Path) {
     command.args(["-subj", "/CN=client", "-keyout", "client.key", "-out", "client.pem"]).current_dir(folder);
     let output = command.output().unwrap();
     assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-    std::fs::copy(folder.join("client.pem"), folder.join("ca.pem")).unwrap();
+    for (from, to) in [("client.pem", "ca.pem"), ("client.pem", "server.pem"), ("client.key", "server.key")] {
+        std::fs::copy(folder.join(from), folder.join(to)).unwrap();
+    }
 }
 
 /// The default file with every key that is commented out, and without these.
@@ -350,6 +353,11 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
     );
     let tls = Some(TlsClient::new(own()).unwrap());
     orders.check = Some(CheckSettings { port: Some(8081), tls, ..CheckSettings::new(CheckKind::Http(http)) });
+    let server = ServerTlsSettings {
+        identity: Identity::of_server(certificates(&cert).unwrap(), private_key(&key).unwrap()).unwrap(),
+        clients: Some(ClientAuthorities { trusted: authorities(&ca).unwrap(), optional: false }),
+    };
+    orders.listen_tls = Some(TlsServer::new(server).unwrap());
     let [web] = &loaded.settings.registrations[..] else { panic!("one registration") };
     assert_eq!((web.ttl, web.reassert), (RegistrationSettings::TTL, RegistrationSettings::REASSERT));
     assert_eq!(web.withdraw_after, RegistrationSettings::WITHDRAW_AFTER);

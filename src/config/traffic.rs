@@ -2,6 +2,7 @@
 
 use super::check;
 use super::document::Scalar;
+use super::listen_tls;
 use super::section::Section;
 use super::tls;
 use super::units;
@@ -10,6 +11,7 @@ use crate::balance::{Algorithm, Tried};
 use crate::cluster::{Graces, Mode};
 use crate::discovery::WatchSettings;
 use crate::health::CheckSettings;
+use crate::net::tls::server::TlsServer;
 use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
 use crate::upstream::{ConnectionSettings, HttpVersion};
 use std::time::Duration;
@@ -27,6 +29,7 @@ pub(super) struct Rules {
     pub(super) watch: WatchSettings,
     pub(super) mode: Mode,
     pub(super) graces: Graces,
+    pub(super) listen_tls: Option<TlsServer>,
 }
 
 /// Tables and keys of a service that are planned.
@@ -61,6 +64,7 @@ impl Rules {
             watch: watch(section.section("watch")),
             mode,
             graces,
+            listen_tls: listen_tls::read(section),
         }
     }
 }

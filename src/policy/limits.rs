@@ -56,6 +56,8 @@ pub struct ClientLimits {
     pub head_timeout: Duration,
     /// A connection without a request.
     pub keep_alive: Duration,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
     /// Bytes of bodies kept for replay, in all.
     pub replay_bytes: usize,
 }
@@ -68,6 +70,7 @@ impl Default for ClientLimits {
             headers: 100,
             head_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
+            streams: 256,
             replay_bytes: 16 * 1024 * 1024,
         }
     }

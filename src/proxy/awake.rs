@@ -61,7 +61,7 @@ mod tests {
     use std::time::Duration;
 
     fn client(cluster: &Arc<Cluster>, now: Instant) -> Arc<Client> {
-        Client::new("127.0.0.1:1".parse().unwrap(), cluster, 0, now)
+        Client::new("127.0.0.1:1".parse().unwrap(), false, cluster, 0, now)
     }
 
     fn cluster() -> Arc<Cluster> {

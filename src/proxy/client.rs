@@ -54,6 +54,8 @@ pub(super) struct Client {
     pub peer: SocketAddr,
     /// Its IP address as text.
     pub address: String,
+    /// It speaks TLS.
+    pub secure: bool,
     /// The service its listener belongs to, for answers of our own.
     pub cluster: Arc<Cluster>,
     /// Whose cells its requests are counted in.
@@ -97,6 +99,7 @@ pub(super) struct Client {
     heard: Mutex<Vec<u8>>,
     /// What belongs into the next head that hyper writes.
     spelled: Mutex<Option<Spelled>>,
+    will_spell: AtomicBool,
     has_spelled: AtomicBool,
     /// An earlier response may not be written yet although the next request is being answered.
     unflushed: AtomicBool,
@@ -108,10 +111,17 @@ impl Client {
     /// Stands for the moment of the next sweep.
     const AT_SWEEP: u64 = u64::MAX;
 
-    pub fn new(peer: SocketAddr, cluster: &Arc<Cluster>, worker: usize, now: Instant) -> Arc<Self> {
+    pub fn new(
+        peer: SocketAddr,
+        secure: bool,
+        cluster: &Arc<Cluster>,
+        worker: usize,
+        now: Instant,
+    ) -> Arc<Self> {
         Arc::new(Self {
             peer,
             address: peer.ip().to_canonical().to_string(),
+            secure,
             cluster: Arc::clone(cluster),
             worker,
             born: now,
@@ -134,6 +144,7 @@ impl Client {
             has_early: AtomicBool::new(false),
             heard: Mutex::default(),
             spelled: Mutex::default(),
+            will_spell: AtomicBool::new(false),
             has_spelled: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
             task: Mutex::default(),
@@ -184,10 +195,18 @@ impl Client {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
     }
 
-    /// Has these fields written into the head of the response that comes next.
+    /// Has these fields written into the head of the response that is announced next.
     pub fn spell(&self, fields: Spelled) {
         *self.spelled.lock().unwrap_or_else(PoisonError::into_inner) = Some(fields);
-        self.has_spelled.store(true, Ordering::Relaxed);
+        self.will_spell.store(true, Ordering::Relaxed);
+    }
+
+    /// The next that hyper writes is the head of a response: nothing overtakes it any more.
+    pub fn announce(&self) {
+        if self.will_spell.load(Ordering::Relaxed) {
+            self.will_spell.store(false, Ordering::Relaxed);
+            self.has_spelled.store(true, Ordering::Relaxed);
+        }
     }
 
     pub fn take_spelled(&self) -> Option<Spelled> {
@@ -330,7 +349,8 @@ impl Client {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
     }
 
-    fn wake(&self) {
+    /// Has the connection's task run once more.
+    pub fn wake(&self) {
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
         task.into_iter().for_each(Waker::wake);
     }

@@ -5,14 +5,17 @@
 
 use super::client::{Client, Phase};
 use super::http::serve;
+use super::http2;
+use super::sniff::{self, Said};
 use super::socket::ClientIo;
+use super::transport::{Agreed, Rewound, Transport};
+use super::welcome::Doorman;
 use super::worker::Seat;
 use crate::cluster::Booth;
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,7 +23,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// What is read at once of a request that ends a rest; as much as hyper asks for at first.
 const FIRST_READ: usize = 8192;
@@ -29,23 +32,46 @@ const FIRST_READ: usize = 8192;
 const HYPERS_HEADERS: usize = 100;
 
 /// Serves one connection to its end.
-pub(super) async fn run(seat: Rc<Seat>, mut stream: TcpStream) {
+pub(super) async fn run(seat: Rc<Seat>, stream: TcpStream, doorman: Option<Doorman>) {
     let mut task = Watched::default();
-    while let Some(read) = stirs(&mut stream, &seat.client, &mut task).await {
-        // In a box: as long as it rests, the task is to be small.
+    let mut stream = match doorman {
+        None => Transport::Plain(stream),
+        // In a box, as all that follows: as long as it rests, the task is to be small.
+        Some(doorman) => match Box::pin(doorman.welcome(&seat, stream, &mut task)).await {
+            Some(stream) => stream,
+            None => return,
+        },
+    };
+    let agreed = stream.agreed();
+    if agreed == Agreed::Http2 {
+        return Box::pin(http2::run(seat, Rewound::new(Bytes::new(), stream), task)).await;
+    }
+    let mut is_new = agreed == Agreed::Nothing;
+    while let Some(mut read) = stirs(&mut stream, &seat.client, &mut task).await {
+        if std::mem::take(&mut is_new) && sniff::said(&read) != Said::Http1 {
+            let limit = seat.worker.shared.limits.head_timeout;
+            match Box::pin(timeout(limit, sniff::listen(&mut stream, read))).await {
+                Ok(Some((Said::Http2, read))) => {
+                    return Box::pin(http2::run(seat, Rewound::new(read, stream), task)).await;
+                }
+                Ok(Some((_, first))) => read = first,
+                Ok(None) | Err(_) => return,
+            }
+        }
         match Box::pin(awake(Rc::clone(&seat), stream, read, &mut task)).await {
             Some(resting) => stream = resting,
             None => return,
         }
     }
+    stream.part().await;
 }
 
 /// What the client knows of its task. It hardly ever changes: a look is cheaper than to tell it each time.
 #[derive(Default)]
-struct Watched(Option<Waker>);
+pub(super) struct Watched(Option<Waker>);
 
 impl Watched {
-    fn by(&mut self, client: &Client, task: &Waker) {
+    pub fn by(&mut self, client: &Client, task: &Waker) {
         if !self.0.as_ref().is_some_and(|known| known.will_wake(task)) {
             client.watch(task);
             self.0 = Some(task.clone());
@@ -54,7 +80,7 @@ impl Watched {
 }
 
 /// The first that comes from the client; nothing if the connection is over.
-async fn stirs(stream: &mut TcpStream, client: &Client, task: &mut Watched) -> Option<Bytes> {
+async fn stirs(stream: &mut Transport, client: &Client, task: &mut Watched) -> Option<Bytes> {
     std::future::poll_fn(|cx| {
         task.by(client, cx.waker());
         let mut scratch = [MaybeUninit::uninit(); FIRST_READ];
@@ -64,20 +90,15 @@ async fn stirs(stream: &mut TcpStream, client: &Client, task: &mut Watched) -> O
                 Poll::Ready(Some(Bytes::copy_from_slice(read.filled())))
             }
             Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending if client.is_over() && !has_unread(stream) => Poll::Ready(None),
+            Poll::Pending if client.is_over() && !stream.has_unread() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
 }
 
-/// Whether bytes have arrived. The system itself is asked: the runtime may not have heard yet.
-pub(super) fn has_unread(stream: &TcpStream) -> bool {
-    SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
-}
-
 /// Answers requests until none has come for a moment, and gives the socket back; nothing when the connection has ended.
-async fn awake(seat: Rc<Seat>, stream: TcpStream, read: Bytes, task: &mut Watched) -> Option<TcpStream> {
+async fn awake(seat: Rc<Seat>, stream: Transport, read: Bytes, task: &mut Watched) -> Option<Transport> {
     let now = Instant::now();
     seat.client.wake_up(now);
     let _awake = seat.awake(now);

@@ -1,6 +1,5 @@
 //! The attempt loop: pick, send, judge, and on another target again while that makes sense.
 
-use super::client::Client;
 use super::error::Fault;
 use super::failed::{Answer, Failed, blame};
 use super::headers::{self, Traits};
@@ -172,10 +171,10 @@ impl Call<'_> {
         let gate = self.traits.expects_continue.then(Arc::<Gate>::default);
         let body = self.upload.play(gate.clone());
         let interim = |head: &Head| match (head.status, &gate) {
-            // Hyper says "100 Continue" to the client when its body is first asked for.
+            // The client hears "100 Continue" when its body is first asked for.
             (StatusCode::CONTINUE, Some(gate)) => gate.open(),
             (StatusCode::CONTINUE, None) => {}
-            _ if self.interim => pass_on(&self.exchange.client, head),
+            _ if self.interim => pass_on(self.exchange, head),
             _ => {}
         };
         let ask = Sending {
@@ -284,10 +283,13 @@ impl Call<'_> {
 }
 
 /// Sends an interim response ahead of the real one (RFC 9110, section 15.2).
-fn pass_on(client: &Client, head: &Head) {
+fn pass_on(exchange: &Exchange, head: &Head) {
+    if let Some(stream) = &exchange.stream {
+        return stream.inform(head);
+    }
     let status = head.status;
     let mut bytes =
         format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
     headers::interim_to_client(&head.fields, &mut bytes);
-    client.overtake(&bytes);
+    exchange.client.overtake(&bytes);
 }

@@ -7,7 +7,7 @@ use super::forward::Call;
 use super::headers::{self, Head, Heard, Traits};
 use super::relay::{Exchange, ResponseBody};
 use super::upgrade;
-use super::upload::{Refusal, Upload};
+use super::upload::{Inflow, Refusal, Upload};
 use super::worker::Seat;
 use crate::cluster::{Booth, Ticket};
 use crate::model::Outcome;
@@ -32,6 +32,7 @@ pub(super) async fn serve(
     let mut exchange = Exchange::open(worker, cluster, client, Instant::now());
     let response = answer(&exchange, seat, request).await;
     exchange.client.overtaken().await;
+    exchange.client.announce();
     exchange.client.enter_at_sweep(Phase::Answering);
     if !exchange.unheard.get() {
         exchange.code = response.status().as_u16();
@@ -53,7 +54,12 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
     client.set_uploading(client.request(), !body.is_end_stream());
     let heard = client.take_heard();
-    let upload = Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left, client);
+    let upload = if body.is_end_stream() {
+        Upload::none()
+    } else {
+        let body = Inflow::Alone(body, Arc::clone(client), client.request());
+        Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left)
+    };
     let head = match Head::read(&parts) {
         Ok(head) => head,
         Err(why) => return refuse(&Fault::BadRequest(why), false),
@@ -67,7 +73,7 @@ async fn answer(
     let mut text = worker.take_scratch();
     let beyond = {
         let rng = &mut *worker.rng.borrow_mut();
-        head.write(framing, Heard(&heard), &client.address, service, rng, &mut text)
+        head.write(framing, Heard(&heard), &client.address, client.secure, service, rng, &mut text)
     };
     // Behind a body nobody knows where the next head begins.
     client.give_heard_back(heard, if framing == Framing::Empty { beyond } else { 0 });

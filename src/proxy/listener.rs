@@ -1,8 +1,10 @@
 //! Listening for the application, and dealing its connections out to the workers.
 
 use super::place::Place;
+use super::welcome::Doorman;
 use super::worker::{Shared, Worker};
 use crate::cluster::Cluster;
+use crate::net::tls::server::TlsServer;
 use crate::rt::{LocalTasks, Stop, WorkerThreads};
 use crate::telemetry::Events;
 use rand::SeedableRng;
@@ -31,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Bound {
     pub listener: std::net::TcpListener,
     pub cluster: Arc<Cluster>,
+    /// What it speaks under HTTP.
+    pub tls: Option<TlsServer>,
 }
 
 /// Opens a listening socket; an IPv6 address does not take its IPv4 twin.
@@ -55,6 +59,7 @@ struct Dealt {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     cluster: Arc<Cluster>,
+    doorman: Option<Doorman>,
     place: Place,
 }
 
@@ -123,7 +128,7 @@ async fn work(
     let lull = tasks.spawn("lull", Rc::clone(&worker).lull());
     let take = |dealt: Dealt| {
         if let Ok(stream) = TcpStream::from_std(dealt.stream) {
-            worker.take(stream, dealt.peer, dealt.cluster, dealt.place);
+            worker.take(stream, dealt.peer, dealt.cluster, dealt.doorman, dealt.place);
         }
     };
     loop {
@@ -154,7 +159,8 @@ async fn work(
 
 /// Accepts for one service, as long as connections are allowed; at the stop, what had connected before it.
 async fn accept(worker: Rc<Worker>, hands: Arc<[mpsc::UnboundedSender<Dealt>]>, bound: Bound, stop: Stop) {
-    let Bound { listener, cluster } = bound;
+    let Bound { listener, cluster, tls } = bound;
+    let doorman = tls.map(Doorman::new);
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -167,12 +173,13 @@ async fn accept(worker: Rc<Worker>, hands: Arc<[mpsc::UnboundedSender<Dealt>]>, 
     let deal = |stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit| {
         let place = Place::take(&worker.shared, worker.index, permit);
         if place.worker == worker.index {
-            worker.take(stream, peer, Arc::clone(&cluster), place);
+            worker.take(stream, peer, Arc::clone(&cluster), doorman.clone(), place);
         } else if let Some(hand) = hands.get(place.worker)
             && let Ok(stream) = stream.into_std()
         {
+            let (cluster, doorman) = (Arc::clone(&cluster), doorman.clone());
             // A worker that has ended takes nothing more: so does the whole process.
-            let _ = hand.send(Dealt { stream, peer, cluster: Arc::clone(&cluster), place });
+            let _ = hand.send(Dealt { stream, peer, cluster, doorman, place });
         }
     };
     let mut failing = false;

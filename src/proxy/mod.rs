@@ -8,12 +8,16 @@ mod failed;
 mod forward;
 mod headers;
 mod http;
+mod http2;
 mod listener;
 mod place;
 mod relay;
+mod sniff;
 mod socket;
+mod transport;
 mod upgrade;
 mod upload;
+mod welcome;
 mod worker;
 
 pub use listener::{Bound, Crew, bind};

@@ -1,6 +1,7 @@
 //! A response on its way to the client, and the account of its request.
 
 use super::client::Client;
+use super::http2::Stream;
 use super::upload::Refusal;
 use super::worker::Worker;
 use crate::cluster::{Booth, Ticket};
@@ -21,6 +22,8 @@ pub(super) struct Exchange {
     pub worker: Rc<Worker>,
     pub cluster: Rc<Booth>,
     pub client: Arc<Client>,
+    /// One of many on its connection; `None` if it has the connection for itself.
+    pub stream: Option<Rc<Stream>>,
     pub started: Instant,
     /// The answer's status; 499 until there is one.
     pub code: u16,
@@ -34,10 +37,32 @@ impl Exchange {
 
     pub fn open(worker: Rc<Worker>, cluster: Rc<Booth>, client: Arc<Client>, now: Instant) -> Self {
         client.begin();
+        Self::new(worker, cluster, client, None, now)
+    }
+
+    /// One that shares its connection with others.
+    pub fn on_stream(
+        worker: Rc<Worker>,
+        cluster: Rc<Booth>,
+        client: Arc<Client>,
+        stream: Rc<Stream>,
+        now: Instant,
+    ) -> Self {
+        Self::new(worker, cluster, client, Some(stream), now)
+    }
+
+    fn new(
+        worker: Rc<Worker>,
+        cluster: Rc<Booth>,
+        client: Arc<Client>,
+        stream: Option<Rc<Stream>>,
+        now: Instant,
+    ) -> Self {
         Self {
             worker,
             cluster,
             client,
+            stream,
             started: now,
             code: Self::CLIENT_WENT_AWAY,
             unheard: Cell::new(false),
@@ -51,7 +76,9 @@ impl Drop for Exchange {
         let took = now.saturating_duration_since(self.started);
         self.cluster.tally(self.worker.index).request(self.code, took);
         tracing::debug!(service = %self.cluster.name(), code = self.code, ?took, peer = %self.client.peer, "request");
-        self.client.end(now);
+        if self.stream.is_none() {
+            self.client.end(now);
+        }
     }
 }
 
@@ -103,6 +130,14 @@ impl ResponseBody {
         let client = Arc::clone(client);
         let relay = Relay { body, ticket: Some(ticket), outcome, client, starved: false, _refusal: refusal };
         Self { content: Content::Relay(Box::new(relay)), exchange: None }
+    }
+
+    /// The client has not taken it in time, or the instance has not sent it: the attempt is told, and no more of it comes.
+    pub fn time_out(&mut self) {
+        if let Content::Relay(relay) = &mut self.content {
+            let outcome = if relay.starved { Outcome::Timeout } else { Outcome::Abandoned };
+            relay.finish(outcome);
+        }
     }
 
     /// Closes the account when the body is gone.

@@ -1,8 +1,8 @@
 //! The application's socket as hyper sees it: watched, overtaken by interim responses, and closed with care.
 
 use super::client::{Client, Phase};
-use super::connection::has_unread;
 use super::error::Fault;
+use super::transport::Transport;
 use bytes::{Buf, Bytes};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// The socket as hyper sees it.
 #[derive(Debug)]
 pub(super) struct ClientIo {
-    stream: TcpStream,
+    stream: Transport,
     client: Arc<Client>,
     /// Read before and not asked for yet.
     ahead: Bytes,
@@ -29,7 +28,7 @@ pub(super) struct ClientIo {
 
 impl ClientIo {
     /// `ahead` was read from the stream already.
-    pub fn new(stream: TcpStream, ahead: Bytes, client: &Arc<Client>) -> Self {
+    pub fn new(stream: Transport, ahead: Bytes, client: &Arc<Client>) -> Self {
         let client = Arc::clone(client);
         Self { stream, client, ahead, overtaking: Vec::new(), refused: false }
     }
@@ -46,7 +45,7 @@ impl ClientIo {
     }
 
     /// The bare socket of a connection that is between two requests; itself if the next one has begun.
-    pub fn into_resting(self) -> Result<TcpStream, Self> {
+    pub fn into_resting(self) -> Result<Transport, Self> {
         // Its room is for those that are awake; and what comes back from `ahead` is heard again.
         drop(self.client.take_heard());
         if self.ahead.is_empty() { Ok(self.stream) } else { Err(self) }
@@ -54,7 +53,7 @@ impl ClientIo {
 
     /// The process stops and no request is here.
     fn is_over(&self) -> bool {
-        self.client.is_stopping() && self.client.phase() == Phase::Idle && !has_unread(&self.stream)
+        self.client.is_stopping() && self.client.phase() == Phase::Idle && !self.stream.has_unread()
     }
 
     fn write_overtaking(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

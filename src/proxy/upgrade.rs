@@ -14,13 +14,19 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// Carries bytes both ways until both sides have closed, one has failed, or nothing moved for `idle`.
+/// Carries the bytes of a connection that was upgraded.
 pub(super) async fn tunnel(from: OnUpgrade, to: Tunnel, ticket: Ticket, idle: Duration, client: &Client) {
     let Ok(from) = from.await else { return };
     client.enter(Phase::Tunnel, Instant::now());
     drop(client.take_heard());
+    carry(TokioIo::new(from), to, idle).await;
+    ticket.finish(Outcome::Success);
+}
+
+/// Carries bytes both ways until both sides have closed, one has failed, or nothing moved for `idle`.
+pub(super) async fn carry(from: impl AsyncRead + AsyncWrite + Unpin, to: Tunnel, idle: Duration) {
     let moved = Cell::new(Instant::now());
-    let mut client = Watched { io: TokioIo::new(from), moved: &moved };
+    let mut client = Watched { io: from, moved: &moved };
     let mut instance = Watched { io: to, moved: &moved };
     let watchdog = async {
         while moved.get().elapsed() < idle {
@@ -33,7 +39,6 @@ pub(super) async fn tunnel(from: OnUpgrade, to: Tunnel, ticket: Ticket, idle: Du
         }
         () = watchdog => tracing::debug!("tunnel idle"),
     }
-    ticket.finish(Outcome::Success);
 }
 
 /// Notes when bytes moved.

@@ -1,6 +1,7 @@
 //! A request body that is streamed, and kept up to a limit so that it can be sent again.
 
 use super::client::Client;
+use super::http2::StreamBody;
 use crate::upstream::Framing;
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -26,9 +27,18 @@ const BLOCK: usize = 8 * 1024;
 #[derive(Debug)]
 pub(super) struct Upload(Option<Rc<RefCell<Source>>>);
 
+/// A request's body as it comes from the client.
+#[derive(Debug)]
+pub(super) enum Inflow {
+    /// By hyper, on a connection that carries one request at a time; and which of them it is.
+    Alone(Incoming, Arc<Client>, u32),
+    /// On one of many streams.
+    Stream(Box<StreamBody>),
+}
+
 #[derive(Debug)]
 struct Source {
-    incoming: Incoming,
+    incoming: Inflow,
     /// Whose turn it is: an abandoned attempt must not take bytes from its successor.
     attempt: u32,
     kept: Vec<Kept>,
@@ -53,12 +63,9 @@ struct Source {
     waiting: Option<Waker>,
     /// What holds the current attempt back.
     gate: Option<Arc<Gate>>,
-    client: Arc<Client>,
-    /// Which of the connection's requests it belongs to.
-    request: u32,
 }
 
-/// Part of a body, copied: what hyper hands out would pin the whole of its read buffer.
+/// Part of a body, copied: what comes in would pin the whole of a read buffer.
 #[derive(Debug)]
 enum Kept {
     Data(Vec<u8>),
@@ -111,6 +118,8 @@ pub(super) enum UploadError {
     Client(#[from] hyper::Error),
     #[error("the client's body broke off")]
     Failed,
+    #[error("the client's stream broke off: {0}")]
+    Stream(#[from] h2::Error),
     #[error("another attempt has taken over")]
     Superseded,
     #[error("the instance answered without the body")]
@@ -148,12 +157,54 @@ impl Drop for Refusal {
     }
 }
 
-impl Upload {
-    /// Keeps up to `limit` bytes, as long as `shared` lasts.
-    pub fn new(incoming: Incoming, limit: usize, shared: &Arc<AtomicUsize>, client: &Arc<Client>) -> Self {
-        if incoming.is_end_stream() {
-            return Self(None);
+impl Inflow {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Alone(body, ..) => body.is_end_stream(),
+            Self::Stream(body) => body.is_over(),
         }
+    }
+
+    /// Its whole length, if that is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Alone(body, ..) => body.size_hint().exact(),
+            Self::Stream(body) => body.length(),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match self {
+            Self::Alone(body, ..) => Pin::new(body).poll_frame(cx).map_err(UploadError::Client),
+            Self::Stream(body) => body.poll_frame(cx).map_err(UploadError::Stream),
+        }
+    }
+
+    /// Whether more of it is to come.
+    fn set_uploading(&self, uploading: bool) {
+        match self {
+            Self::Alone(_, client, request) => client.set_uploading(*request, uploading),
+            Self::Stream(body) => body.set_uploading(uploading),
+        }
+    }
+
+    /// The rest of it will not be read.
+    fn leave_unread(&self) {
+        match self {
+            Self::Alone(_, client, request) => client.leave_unread(*request),
+            Self::Stream(body) => body.set_uploading(false),
+        }
+    }
+}
+
+impl Upload {
+    /// There is no body.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Keeps up to `limit` bytes, as long as `shared` lasts.
+    pub fn new(incoming: Inflow, limit: usize, shared: &Arc<AtomicUsize>) -> Self {
         Self(Some(Rc::new(RefCell::new(Source {
             incoming,
             attempt: 0,
@@ -170,8 +221,6 @@ impl Upload {
             broke_off: false,
             waiting: None,
             gate: None,
-            client: Arc::clone(client),
-            request: client.request(),
         }))))
     }
 
@@ -198,7 +247,7 @@ impl Upload {
         match &self.0 {
             None => Framing::Empty,
             Some(source) if !chunked => {
-                source.borrow().incoming.size_hint().exact().map_or(Framing::Chunked, Framing::Length)
+                source.borrow().incoming.length().map_or(Framing::Chunked, Framing::Length)
             }
             Some(_) => Framing::Chunked,
         }
@@ -290,13 +339,21 @@ impl Drop for Source {
     fn drop(&mut self) {
         self.let_go();
         if !self.ended {
-            self.client.leave_unread(self.request);
+            self.incoming.leave_unread();
         }
     }
 }
 
-/// The connection ended, and not our patience with what came on it.
-fn is_end(error: &hyper::Error) -> bool {
+/// The client's side ended, and not our patience with what came from it.
+fn is_end(error: &UploadError) -> bool {
+    match error {
+        UploadError::Client(error) => is_end_of_connection(error),
+        UploadError::Stream(error) => error.is_remote() || error.is_io(),
+        UploadError::Failed | UploadError::Superseded | UploadError::Unwanted => false,
+    }
+}
+
+fn is_end_of_connection(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
@@ -345,7 +402,7 @@ impl Body for RequestBody {
         if source.failed {
             return Poll::Ready(Some(Err(UploadError::Failed)));
         }
-        let frame = Pin::new(&mut source.incoming).poll_frame(cx);
+        let frame = source.incoming.poll_frame(cx);
         source.starved = frame.is_pending();
         if source.starved {
             source.waiting = Some(cx.waker().clone());
@@ -362,7 +419,7 @@ impl Body for RequestBody {
         }
         // Nothing follows the trailers.
         source.ended = frame.as_ref().is_none_or(Frame::is_trailers) || source.incoming.is_end_stream();
-        source.client.set_uploading(source.request, !source.ended);
+        source.incoming.set_uploading(!source.ended);
         Poll::Ready(frame.map(Ok))
     }
 }

@@ -4,6 +4,7 @@ use super::awake::Awake;
 use super::client::Client;
 use super::connection;
 use super::place::Place;
+use super::welcome::Doorman;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use crate::rt::{Alarm, LocalTasks};
@@ -108,12 +109,14 @@ impl Worker {
         stream: TcpStream,
         peer: SocketAddr,
         cluster: Arc<Cluster>,
+        doorman: Option<Doorman>,
         place: Place,
     ) {
-        let seat = Rc::new(Seat::take(self, peer, &cluster, place));
+        let client = Client::new(peer, doorman.is_some(), &cluster, self.index, Instant::now());
+        let seat = Rc::new(Seat::take(self, client, place));
         // Answers are small and must not wait for an acknowledgement; a socket that refuses will fail by itself.
         let _ = stream.set_nodelay(true);
-        self.tasks.spawn("client", connection::run(seat, stream));
+        self.tasks.spawn("client", connection::run(seat, stream, doorman));
     }
 
     /// An empty buffer for a head.
@@ -189,8 +192,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Arc<Cluster>, place: Place) -> Self {
-        let client = Client::new(peer, cluster, worker.index, Instant::now());
+    fn take(worker: &Rc<Worker>, client: Arc<Client>, place: Place) -> Self {
         if worker.stopping.get() {
             client.stop();
         }
@@ -215,7 +217,7 @@ impl Seat {
     }
 
     /// Has the worker look at the connection when it has been without a request for too long.
-    fn rests(&self) {
+    pub fn rests(&self) {
         let expiries = [self.worker.next_expiry.get(), self.client.expires(&self.worker.shared.limits)];
         self.worker.next_expiry.set(expiries.into_iter().flatten().min());
     }

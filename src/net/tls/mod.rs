@@ -1,7 +1,8 @@
-//! The client's side of TLS: what is trusted, who we are, and the handshake.
+//! TLS: what is trusted, who we are, and the handshake. The client's side is here, the server's in [`server`].
 
 mod failure;
 mod pem;
+pub mod server;
 mod unverified;
 
 pub use failure::TlsFailure;

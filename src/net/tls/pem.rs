@@ -20,6 +20,10 @@ pub enum TlsError {
     Half,
     #[error("the client's certificate and key do not fit together: {0}")]
     Mismatch(String),
+    #[error("the certificate and the key do not fit together: {0}")]
+    Unfit(String),
+    #[error("the authorities of clients cannot be used: {0}")]
+    Clients(String),
     #[error("nothing to trust: this system has no certificates of its own{0}")]
     NothingToTrust(String),
     #[error("TLS cannot be used: {0}")]
@@ -37,9 +41,24 @@ impl Identity {
     /// # Errors
     /// If the key is not the certificate's.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
+        Self::fitting(chain, key).map_err(TlsError::Mismatch)
+    }
+
+    /// As [`Identity::new`], for what a server shows.
+    ///
+    /// # Errors
+    /// If the key is not the certificate's.
+    pub fn of_server(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsError> {
+        Self::fitting(chain, key).map_err(TlsError::Unfit)
+    }
+
+    fn fitting(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, String> {
         match CertifiedKey::from_der(chain.clone(), key.clone_key(), &ring::default_provider()) {
             Ok(_) => Ok(Self { chain, key }),
-            Err(error) => Err(TlsError::Mismatch(error.to_string())),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Which header fields go on, which stay here, and which are added.
 
+mod http2;
 mod request;
 mod response;
 mod spelling;
@@ -7,6 +8,7 @@ mod spelling;
 #[cfg(test)]
 mod tests;
 
+pub(super) use http2::{from_stream, interim_to_stream, to_stream, trailers_to_stream};
 pub(super) use request::{Head, Traits};
 pub(super) use response::{check_answer, interim_to_client, to_client};
 pub(super) use spelling::{Heard, Spelled};

@@ -106,18 +106,18 @@ impl<'a> Head<'a> {
         head.traits.circles = hops >= MOST_HOPS;
         // `h2c` is obsolete, some clients offer it with every request, and nothing after the switch would be HTTP/1.1
         // any more: it is treated as not sent (RFC 9113, section 3.1).
-        head.traits.upgrade =
-            parts.version == Version::HTTP_11 && wants_switch && head.upgrade.is_some() && !h2c;
+        head.traits.upgrade = current && wants_switch && head.upgrade.is_some() && !h2c;
         Ok(head)
     }
 
     /// Writes the head that the instance gets to `out`, in the spelling that was `heard`. `service` is its Host if the
-    /// client named none. Tells how much was heard beyond this head.
+    /// client named none; `secure` says that it speaks TLS. Tells how much was heard beyond this head.
     pub fn write(
         &self,
         framing: Framing,
         heard: Heard<'_>,
         peer: &str,
+        secure: bool,
         service: &str,
         rng: &mut SmallRng,
         out: &mut Vec<u8>,
@@ -172,16 +172,16 @@ impl<'a> Head<'a> {
             out.field(b"x-forwarded-for", peer.as_bytes());
         }
         if !proto {
-            out.push(&[b"x-forwarded-proto: http\r\n"]);
+            out.push(&[if secure { b"x-forwarded-proto: https\r\n" } else { &b"x-forwarded-proto: http\r\n"[..] }]);
         }
         if let (false, Some(host)) = (forwarded_host, host) {
             out.field(b"x-forwarded-host", host);
         }
         // The version that was received (RFC 9110, section 7.6.3).
-        out.push(&[if *version < Version::HTTP_11 {
-            b"via: 1.0 outrigger\r\n"
-        } else {
-            b"via: 1.1 outrigger\r\n"
+        out.push(&[match *version {
+            version if version < Version::HTTP_11 => b"via: 1.0 outrigger\r\n",
+            Version::HTTP_2 => b"via: 2.0 outrigger\r\n",
+            _ => b"via: 1.1 outrigger\r\n",
         }]);
         if !trace {
             out.field(b"traceparent", &traceparent(rng));

@@ -45,7 +45,7 @@ fn sent(build: request::Builder) -> (Sent, Traits) {
     let head = Head::read(&parts).unwrap();
     let mut rng = SmallRng::seed_from_u64(1);
     let mut text = Vec::new();
-    head.write(Framing::Empty, Heard(b""), "127.0.0.1", "web", &mut rng, &mut text);
+    head.write(Framing::Empty, Heard(b""), "127.0.0.1", false, "web", &mut rng, &mut text);
     (Sent::of(&text), head.traits)
 }
 

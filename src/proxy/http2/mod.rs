@@ -1,0 +1,172 @@
+//! A client connection that speaks HTTP/2: many requests at once, each with its own attempts and its own end.
+//!
+//! Such a connection does not rest: what its machinery keeps, the tables of header compression above all, cannot be
+//! built anew. It counts as idle while no stream is open.
+
+mod body;
+mod request;
+mod response;
+mod stream;
+mod websocket;
+
+pub(super) use body::StreamBody;
+pub(super) use stream::Stream;
+
+use super::client::{Client, Phase};
+use super::connection::Watched;
+use super::transport::Rewound;
+use super::worker::Seat;
+use crate::cluster::Booth;
+use crate::policy::ClientLimits;
+use bytes::Bytes;
+use h2::server::Builder;
+use http::HeaderValue;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Bytes of a body that a client may send on a stream before the instance has taken them.
+const STREAM_WINDOW: u32 = 64 << 10;
+
+/// The same for all streams together. So many full ones whose instances take nothing stand in the others' way.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Bytes of an answer that wait on a stream for the client to take them, beyond one read from the instance.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// How long a client without a running request has to acknowledge the end of a connection.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What the streams of one connection share.
+#[derive(Debug)]
+struct Front {
+    seat: Rc<Seat>,
+    booth: Rc<Booth>,
+    /// Streams that are open.
+    streams: Cell<usize>,
+    /// The newest `Date`, and its second.
+    date: RefCell<Option<(u64, HeaderValue)>>,
+}
+
+/// Serves the connection to its end.
+pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
+    let client = Arc::clone(&seat.client);
+    let limits = &seat.worker.shared.limits;
+    let shaken = timeout(limits.head_timeout, settings(limits).handshake(io)).await;
+    let Ok(Ok(mut connection)) = shaken else { return };
+    let booth = Booth::new(Arc::clone(&client.cluster), seat.worker.index);
+    let front = Rc::new(Front { seat: Rc::clone(&seat), booth, streams: Cell::new(0), date: RefCell::default() });
+    front.rests();
+    let mut patience: Option<Instant> = None;
+    loop {
+        let told_to_end = std::future::poll_fn(|cx| {
+            task.by(&client, cx.waker());
+            if client.is_over() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let forsaken = async {
+            match patience {
+                Some(patience) if front.streams.get() == 0 => sleep_until(patience).await,
+                // The last stream that ends wakes this task.
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = told_to_end, if patience.is_none() => {
+                connection.graceful_shutdown();
+                patience = Some(Instant::now() + GOODBYE);
+            }
+            () = idle_again(&front), if patience.is_some() && front.streams.get() > 0 => {
+                // What the last one said is still to be written.
+                patience = Some(Instant::now() + GOODBYE);
+            }
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => request::begin(&front, request, respond),
+                Some(Err(error)) => {
+                    tracing::debug!(service = %client.cluster.name(), peer = %client.peer, %error, "connection failed");
+                    break;
+                }
+                None => break,
+            },
+            () = forsaken => break,
+        }
+    }
+    // Streams that still run hear of the end when the connection is dropped.
+}
+
+/// Waits for the last stream to end.
+async fn idle_again(front: &Front) {
+    std::future::poll_fn(|_| if front.streams.get() == 0 { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+fn settings(limits: &ClientLimits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol();
+    builder
+}
+
+impl Front {
+    fn client(&self) -> &Client {
+        &self.seat.client
+    }
+
+    /// No stream is open: the time until the next one is limited.
+    fn rests(&self) {
+        self.client().enter(Phase::Idle, Instant::now());
+        self.seat.rests();
+    }
+
+    /// For answers without one (RFC 9110, section 6.6.1).
+    fn date(&self) -> Option<HeaderValue> {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let mut date = self.date.borrow_mut();
+        match &*date {
+            Some((when, value)) if *when == second => Some(value.clone()),
+            _ => {
+                let value = HeaderValue::from_str(&httpdate::fmt_http_date(now)).ok()?;
+                *date = Some((second, value.clone()));
+                Some(value)
+            }
+        }
+    }
+}
+
+/// One stream's place among those that are open; given back on drop.
+#[derive(Debug)]
+struct Open(Rc<Front>);
+
+impl Open {
+    fn take(front: &Rc<Front>) -> Self {
+        let before = front.streams.replace(front.streams.get() + 1);
+        if before == 0 {
+            front.client().enter_at_sweep(Phase::Busy);
+        }
+        Self(Rc::clone(front))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let left = self.0.streams.get() - 1;
+        self.0.streams.set(left);
+        if left == 0 {
+            self.0.rests();
+            self.0.client().wake();
+        }
+    }
+}
+
+/// What a stream is written with.
+type SendStream = h2::SendStream<Bytes>;
+type SendResponse = h2::server::SendResponse<Bytes>;
+
