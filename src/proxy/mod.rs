@@ -6,10 +6,14 @@ mod connection;
 mod error;
 mod failed;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod grpc;
 mod headers;
 mod http;
 mod listener;
 mod place;
+mod reflect;
 mod relay;
 mod socket;
 mod upgrade;

@@ -1,6 +1,6 @@
 //! Active checks over TLS against real servers: who is trusted, what is told when nobody is, and what it costs.
 
-mod authority;
+pub(crate) mod authority;
 mod server;
 
 use crate::support::raw::{RawServer, Step};

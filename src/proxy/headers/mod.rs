@@ -1,5 +1,7 @@
 //! Which header fields go on, which stay here, and which are added.
 
+mod ear;
+mod host;
 mod request;
 mod response;
 mod spelling;
@@ -7,6 +9,7 @@ mod spelling;
 #[cfg(test)]
 mod tests;
 
+pub(super) use ear::Ear;
 pub(super) use request::{Head, Traits};
 pub(super) use response::{check_answer, interim_to_client, to_client};
 pub(super) use spelling::{Heard, Spelled};
