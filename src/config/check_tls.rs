@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// What an HTTP check speaks, as RFC 7301 calls it.
 const HTTP: &[&[u8]] = &[b"http/1.1"];
+/// What a gRPC check speaks.
+const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// `None` if the check speaks none, or its settings cannot be used. `kind` is `None` if nothing asks for checks: then
 /// the table is checked, but has no effect.
@@ -30,6 +32,7 @@ pub(super) fn read(health: &Section<'_>, kind: Option<&CheckKind>) -> Option<Tls
     let (alpn, of_host) = match kind {
         CheckKind::Http(check) if !named => (HTTP, of_host(health, check)),
         CheckKind::Http(_) => (HTTP, None),
+        CheckKind::Grpc(_) => (HTTP2, None),
         CheckKind::Tcp => (&[][..], None),
     };
     let settings = TlsSettings {
