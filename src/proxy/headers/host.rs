@@ -15,7 +15,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         }
         None => {
             let (name, port) = value.split_at(memchr(b':', value).unwrap_or(value.len()));
-            (is_name(name) && !(name.is_empty() && !port.is_empty()), port)
+            (is_name(name) && (port.is_empty() || !name.is_empty()), port)
         }
     };
     host_is_fine && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))

@@ -1,6 +1,6 @@
 //! Where a request's body ends: what RFC 9112, section 6, leaves no doubt about, and what it does.
 
-use super::{forward, hold, post, refuse};
+use super::{forward, hold, post, refuse, refuse_with};
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 
@@ -31,7 +31,12 @@ async fn lengths() {
         refuse("an empty length", "6.2", sent("")),
         refuse("a length in other digits", "6.2", sent("\u{664}")),
         refuse("a length of 2^64", "6.3", sent("18446744073709551616")),
-        refuse("a length of 2^64 - 1, which stands for something else", "6.3", sent("18446744073709551615")),
+        refuse_with(
+            431,
+            "a length of 2^64 - 1, which stands for something else",
+            "6.3",
+            sent("18446744073709551615"),
+        ),
         refuse("a length of a hundred digits", "6.3", sent(&"9".repeat(100))),
         refuse("a list of two lengths", "6.3", sent("4, 5")),
         refuse("a list of two equal lengths", "6.3", sent("4, 4")),

@@ -98,7 +98,7 @@ async fn clients_of_http_1_0_get_neither_interim_answers_nor_a_switch_nor_chunks
     // A switch is a fault here, whatever the instance thinks.
     let mut client = open(&sidecar).await;
     client.send("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await.unwrap();
-    let mut instance = server.accept().await;
+    // On the connection that is there.
     instance.head().await.unwrap();
     instance
         .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
