@@ -3,8 +3,8 @@
 use super::document::Scalar;
 use super::section::{Section, join};
 use super::tls;
-use super::traffic::{NOT_YET, not_above};
-use super::value::{DAY, MILLI, integer, quoted};
+use super::traffic::not_above;
+use super::value::{DAY, MILLI, flag, integer, quoted};
 use crate::health::{CheckKind, CheckSettings, HttpCheck};
 use crate::net::tls::TlsClient;
 use http::uri::{Authority, PathAndQuery};
@@ -33,35 +33,63 @@ fn asked(
     must: bool,
     service: Option<&TlsClient>,
 ) -> Option<CheckSettings> {
-    section.exclusive(&["http", "tcp"]);
+    section.exclusive(&["http", "grpc", "tcp"]);
     let asks_http = section.find("http").is_some();
+    let grpc = if asks_http { None } else { grpc(&section) };
+    let asks_more = asks_http || grpc.is_some();
     let path = section.text("http", "the path of an HTTP check, such as \"/health\",", path);
     let says_tcp = section.find("tcp").is_some();
     let tcp =
-        if must && !asks_http { section.flag("tcp", true) } else { says_tcp && section.flag("tcp", false) };
-    if must && !asks_http && !tcp {
-        section
-            .problem("tcp", "the app is announced only while a check passes: leave this out, or give http");
+        if must && !asks_more { section.flag("tcp", true) } else { says_tcp && section.flag("tcp", false) };
+    if must && !asks_more && !tcp {
+        section.problem(
+            "tcp",
+            "the app is announced only while a check passes: leave this out, or give http or grpc",
+        );
     }
-    if section.is_present() && !asks_http && !says_tcp && !section.is_defaults && !must {
-        section.missing("checks of which kind? give http = \"/PATH\" or tcp = true (tcp = false for none)");
+    let says = asks_more || says_tcp || section.find("grpc").is_some();
+    if section.is_present() && !says && !section.is_defaults && !must {
+        section.missing(
+            "checks of which kind? give http = \"/PATH\", grpc = true or tcp = true (tcp = false for none)",
+        );
     }
     // What has no effect is checked all the same.
     section.hush(!asks_http);
     let http = http(&section, path.unwrap_or_else(|| "/".to_owned()));
-    if tcp {
-        for key in HTTP_ONLY.into_iter().filter(|key| section.has(key)) {
-            section.problem(key, "a TCP check asks nothing: this goes with http = \"/PATH\" only");
-        }
+    for key in HTTP_ONLY.into_iter().filter(|key| (tcp || grpc.is_some()) && section.has(key)) {
+        let what = if tcp { "a TCP check asks nothing" } else { "a gRPC check asks as gRPC says" };
+        section.problem(key, format!("{what}: this goes with http = \"/PATH\" only"));
     }
-    section.hush(!asks_http && !tcp);
-    let kind = if asks_http { CheckKind::Http(http) } else { CheckKind::Tcp };
-    let asks = asks_http || tcp;
+    let asks = asks_more || tcp;
+    section.hush(!asks);
+    let kind = match grpc {
+        _ if asks_http => CheckKind::Http(http),
+        Some(service) => CheckKind::Grpc(service),
+        None => CheckKind::Tcp,
+    };
     let tls = tls::of_checks(&section, Some(&kind).filter(|_| asks), service);
     let settings = CheckSettings { tls, ..timing(&section, new(kind)) };
-    section.refuse(&["grpc"], NOT_YET);
     section.finish();
     asks.then_some(settings)
+}
+
+/// The service that is asked about; empty for `true`, nothing for `false`.
+fn grpc(section: &Section<'_>) -> Option<String> {
+    let service = section.read("grpc", |scalar| match (flag(scalar), scalar) {
+        (Ok(asks), _) => Ok(asks.then(String::new)),
+        (Err(_), Scalar::Text(text)) if text.is_empty() => {
+            Err("an empty name: true asks about the server as a whole".to_owned())
+        }
+        (Err(_), Scalar::Text(text)) => Ok(Some(text.to_string())),
+        (Err(kind), _) => Err(format!("true, false or a service's name is expected here, not {kind}")),
+    })?;
+    let shown = match service.as_deref() {
+        None => "false".to_owned(),
+        Some("") => "true".to_owned(),
+        Some(name) => quoted(name),
+    };
+    section.note("grpc", shown, section.origin_of("grpc"));
+    service
 }
 
 fn timing(section: &Section<'_>, default: CheckSettings) -> CheckSettings {

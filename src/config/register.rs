@@ -308,7 +308,7 @@ fn meta(section: &Section<'_>) -> BTreeMap<String, String> {
 /// Consul's own checks know a path, a method and a status of 2xx.
 fn only_what_the_agent_can(section: &Section<'_>, health: &CheckSettings) {
     let plain = match &health.kind {
-        CheckKind::Tcp => true,
+        CheckKind::Tcp | CheckKind::Grpc(_) => true,
         CheckKind::Http(http) => {
             *http == HttpCheck { method: http.method.clone(), ..HttpCheck::get(&*http.path) }
         }

@@ -306,13 +306,30 @@ fn uncommented(folder: &Path, without: &[&str]) -> String {
     text.replace("/etc/outrigger", folder.to_str().unwrap())
 }
 
-const ALTERNATIVES: [&str; 5] = [
+const ALTERNATIVES: [&str; 7] = [
     "service.orders.listen",
+    "service.orders.health.grpc",
     "service.orders.health.tcp",
+    "register.web.health.grpc",
     "register.web.health.tcp",
     "consul.token",
     "etcd.password",
 ];
+
+#[test]
+fn a_grpc_check_asks_about_the_whole_server_or_one_service() {
+    let of = |health: &str, defaults: &str| {
+        let text = format!("{MINIMAL}[service.orders.health]\n{health}\n[defaults.health]\n{defaults}\n");
+        good(&text, &[]).settings.services[0].check.clone().map(|check| check.kind)
+    };
+    let grpc = |service: &str| Some(CheckKind::Grpc(service.to_owned()));
+    assert_eq!(of("grpc = true", ""), grpc(""));
+    assert_eq!(of("grpc = \"a.B\"", "http = \"/\""), grpc("a.B"));
+    assert_eq!(of("grpc = false", ""), None);
+    assert_eq!(of("", "grpc = true"), grpc(""));
+    assert_eq!(of("tcp = true", "grpc = true"), Some(CheckKind::Tcp));
+    assert_eq!(of("grpc = false", "grpc = true"), None);
+}
 
 #[test]
 fn the_default_file_changes_nothing() {
@@ -423,7 +440,8 @@ fn the_url_of_a_registration_may_name_the_service() {
 fn the_alternatives_in_the_default_file_work_too() {
     let folder = tempfile::tempdir().unwrap();
     let http = ["service.orders", "register.web"].map(|owner| {
-        ["http", "method", "headers", "host", "expect", "body"].map(|key| format!("{owner}.health.{key}"))
+        ["http", "grpc", "method", "headers", "host", "expect", "body"]
+            .map(|key| format!("{owner}.health.{key}"))
     });
     let mut without = vec!["service.orders.port", "consul.token_file", "etcd.password_file"];
     without.extend(http.iter().flatten().map(String::as_str));

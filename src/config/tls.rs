@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// What an HTTP check speaks, as RFC 7301 calls it.
 const HTTP: &[&[u8]] = &[b"http/1.1"];
+/// What a gRPC check speaks.
+const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// TLS for a service's requests. `None` if there is none, or its settings cannot be used.
 pub(super) fn of_service(service: &Section<'_>, http: HttpVersion) -> Option<TlsClient> {
@@ -20,16 +22,21 @@ pub(super) fn of_service(service: &Section<'_>, http: HttpVersion) -> Option<Tls
 }
 
 /// TLS for a service's checks. `None` if the check speaks none, or its settings cannot be used. `kind` is `None` if
-/// nothing asks for checks: then the table is checked, but has no effect. An HTTP check that says nothing of TLS speaks
-/// what the `service` speaks.
+/// nothing asks for checks: then the table is checked, but has no effect. An HTTP or gRPC check that says nothing of TLS
+/// speaks what the `service` speaks.
 pub(super) fn of_checks(
     health: &Section<'_>,
     kind: Option<&CheckKind>,
     service: Option<&TlsClient>,
 ) -> Option<TlsClient> {
-    if let (None, Some(CheckKind::Http(_)), Some(service)) = (health.find("tls"), kind, service) {
+    let of_service = match kind {
+        Some(CheckKind::Http(_)) => service.map(|service| service.offering(HTTP)),
+        Some(CheckKind::Grpc(_)) => service.map(|service| service.offering(HTTP2)),
+        _ => None,
+    };
+    if let (None, Some(of_service)) = (health.find("tls"), of_service) {
         health.note("tls", true.to_string(), health.origin_of("tls"));
-        return Some(service.offering(HTTP));
+        return Some(of_service);
     }
     let section = health.table_or_flag("tls")?;
     section.hush(kind.is_none());
@@ -39,6 +46,7 @@ pub(super) fn of_checks(
     let (alpn, of_host) = match kind {
         CheckKind::Http(check) if settings.server_name.is_none() => (HTTP, of_host(health, check)),
         CheckKind::Http(_) => (HTTP, None),
+        CheckKind::Grpc(_) => (HTTP2, None),
         CheckKind::Tcp => (&[][..], None),
     };
     let server_name = settings.server_name.or(of_host);

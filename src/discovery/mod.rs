@@ -9,6 +9,8 @@ mod etcd_losses;
 pub mod etcd_value;
 pub mod file;
 pub mod fixed;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod watch;
 
 pub use watch::{Feed, Link, Status, StatusView, WatchSettings, watch};

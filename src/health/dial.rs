@@ -49,6 +49,11 @@ impl Dialer {
         self.handshaking
     }
 
+    /// What URIs call what is spoken.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// Servers may want to know who asks, and we cannot tell them.
     pub(super) fn is_anonymous(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.is_identified())

@@ -2,6 +2,7 @@
 
 mod checker;
 mod dial;
+mod grpc;
 mod http;
 mod pace;
 mod probe;
@@ -12,6 +13,7 @@ mod tests;
 mod verdict;
 
 pub use checker::check;
+pub use grpc::GrpcRefusal;
 pub use pace::Pace;
 pub use probe::{Probe, ProbeError};
 pub use schedule::Schedule;
@@ -49,6 +51,8 @@ pub struct CheckSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
     Http(HttpCheck),
+    /// gRPC's health checking protocol, about this service; about the server as a whole if it has no name.
+    Grpc(String),
     /// The connection is accepted, and TLS over it if the check has it.
     Tcp,
 }

@@ -1,8 +1,9 @@
 //! One probe of one address: a question, an answer, a time limit.
 
 use super::dial::Dialer;
+use super::grpc::GrpcProbe;
 use super::http::HttpProbe;
-use super::{CheckKind, CheckSettings};
+use super::{CheckKind, CheckSettings, GrpcRefusal};
 use crate::net::tls::TlsFailure;
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,6 +23,7 @@ pub struct Probe {
 #[derive(Debug)]
 enum Kind {
     Http(Box<HttpProbe>),
+    Grpc(Box<GrpcProbe>),
     Tcp(Dialer),
 }
 
@@ -41,6 +43,10 @@ pub enum ProbeError {
     /// A server that wants a client certificate may end the connection so fast that its saying so is lost.
     #[error("{} (no client certificate is configured)", exchange_in_words(.0))]
     Anonymous(#[source] hyper::Error),
+    #[error("{}", http2_in_words(.0))]
+    Http2(#[from] h2::Error),
+    #[error(transparent)]
+    Grpc(#[from] GrpcRefusal),
     #[error("status {got}, expected {expected}")]
     Status { got: u16, expected: String },
     #[error("body does not contain {0:?}")]
@@ -59,6 +65,7 @@ impl Probe {
         let dialer = Dialer::new(settings.tls.clone()).called(name);
         let kind = match &settings.kind {
             CheckKind::Http(check) => Kind::Http(Box::new(HttpProbe::new(check.clone(), dialer))),
+            CheckKind::Grpc(service) => Kind::Grpc(Box::new(GrpcProbe::new(service.clone(), dialer))),
             CheckKind::Tcp => Kind::Tcp(dialer),
         };
         Self { kind, timeout: settings.timeout, port: settings.port }
@@ -77,6 +84,7 @@ impl Probe {
         let asking = async {
             match &mut self.kind {
                 Kind::Http(probe) => probe.ask(addr).await,
+                Kind::Grpc(probe) => probe.ask(addr).await,
                 Kind::Tcp(dialer) => dialer.knock(addr, || limit.saturating_sub(begin.elapsed()) / 2).await,
             }
         };
@@ -92,6 +100,7 @@ impl Probe {
     pub async fn idle(&mut self) -> Infallible {
         match &mut self.kind {
             Kind::Http(probe) => probe.idle().await,
+            Kind::Grpc(probe) => probe.idle().await,
             Kind::Tcp(_) => std::future::pending().await,
         }
     }
@@ -99,6 +108,7 @@ impl Probe {
     fn dialer(&self) -> &Dialer {
         match &self.kind {
             Kind::Http(probe) => probe.dialer(),
+            Kind::Grpc(probe) => probe.dialer(),
             Kind::Tcp(dialer) => dialer,
         }
     }
@@ -146,6 +156,17 @@ fn exchange_in_words(error: &hyper::Error) -> String {
         _ if cut => "connection closed before the answer was complete".to_owned(),
         Some(io) => TlsFailure::of_stream(io).map_or_else(|| in_words(io), |failure| failure.to_string()),
         None if error.is_parse() => format!("the answer is no HTTP/1.1: {error}"),
+        None => error.to_string(),
+    }
+}
+
+fn http2_in_words(error: &h2::Error) -> String {
+    match error.get_io() {
+        Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
+            "connection closed before the answer was complete".to_owned()
+        }
+        Some(io) => TlsFailure::of_stream(io).map_or_else(|| in_words(io), |failure| failure.to_string()),
+        None if error.is_go_away() || error.is_reset() => format!("the answer is no gRPC: {error}"),
         None => error.to_string(),
     }
 }

@@ -11,9 +11,12 @@ pub enum Field {
     ForwardedFor,
     ForwardedHost,
     ForwardedProto,
+    GrpcStatus,
+    GrpcTimeout,
     Host,
     IdempotencyKey,
     KeepAlive,
+    MaxForwards,
     ProxyConnection,
     Te,
     Traceparent,
@@ -40,7 +43,10 @@ impl Field {
             (10, b'k') => is(name, b"keep-alive").then_some(Self::KeepAlive),
             (10, _) => is(name, b"connection").then_some(Self::Connection),
             (11, b'r') => is(name, b"retry-after").then_some(Self::RetryAfter),
+            (11, b'g') => is(name, b"grpc-status").then_some(Self::GrpcStatus),
             (11, _) => is(name, b"traceparent").then_some(Self::Traceparent),
+            (12, b'g') => is(name, b"grpc-timeout").then_some(Self::GrpcTimeout),
+            (12, b'm') => is(name, b"max-forwards").then_some(Self::MaxForwards),
             (12, _) => is(name, b"content-type").then_some(Self::ContentType),
             (14, _) => is(name, b"content-length").then_some(Self::ContentLength),
             (15, b'i') => is(name, b"idempotency-key").then_some(Self::IdempotencyKey),
@@ -66,6 +72,35 @@ impl Field {
                 | Self::Upgrade
         )
     }
+}
+
+/// Whether a field may come after the body, where it is no part of the head any more: nothing that frames, routes or
+/// controls a message, or says who sends it (RFC 9110, section 6.5.1).
+pub fn may_trail(name: &[u8]) -> bool {
+    let field = Field::of(name);
+    let heads_only = matches!(
+        field,
+        Field::ContentLength
+            | Field::ContentType
+            | Field::Expect
+            | Field::ForwardedFor
+            | Field::ForwardedHost
+            | Field::ForwardedProto
+            | Field::GrpcTimeout
+            | Field::Host
+            | Field::MaxForwards
+            | Field::Trailer
+            | Field::Via
+    );
+    let others: [&[u8]; 6] = [
+        b"authorization",
+        b"proxy-authorization",
+        b"cookie",
+        b"set-cookie",
+        b"content-encoding",
+        b"content-range",
+    ];
+    !field.is_hop_by_hop() && !heads_only && !others.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// Whether the name is the known one, which is in lower case; in one sweep over both, without a branch.
@@ -131,6 +166,10 @@ mod tests {
             ("Transfer-Encoding", Field::TransferEncoding),
             ("Proxy-Connection", Field::ProxyConnection),
             ("TRAILER", Field::Trailer),
+            ("Grpc-Status", Field::GrpcStatus),
+            ("grpc-timeout", Field::GrpcTimeout),
+            ("Max-Forwards", Field::MaxForwards),
+            ("Content-Type", Field::ContentType),
             ("tf", Field::Other),
             ("hast", Field::Other),
             ("transfer_encoding", Field::Other),

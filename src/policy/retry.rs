@@ -48,6 +48,9 @@ pub enum Failure {
     Timeout,
     /// A complete answer with this status, and its Retry-After.
     Status(u16, Option<Duration>),
+    /// gRPC's UNAVAILABLE and nothing else: the instance says that it has not done what it was asked, and that somebody
+    /// else may (grpc/doc/statuscodes.md).
+    Unavailable,
 }
 
 /// Why a retry is made; a label of `retries_total`.
@@ -163,6 +166,7 @@ pub fn decide(
         Failure::Status(429, after @ Some(_)) => (RetryReason::Status, after),
         Failure::Status(status, after) if settings.statuses.contains(&status) => (RetryReason::Status, after),
         Failure::Status(..) => return Next::Return(None),
+        Failure::Unavailable => (RetryReason::Status, None),
     };
     if settings.attempts <= 1 || retry_after.is_some_and(|after| after > settings.retry_after_max) {
         return Next::Return(None);
@@ -171,7 +175,8 @@ pub fn decide(
     if ask.attempts >= settings.attempts {
         return denied(Denied::Attempts);
     }
-    if !never_sent && !ask.idempotent && !settings.unsafe_methods {
+    let not_done = never_sent || ask.failure == Failure::Unavailable;
+    if !not_done && !ask.idempotent && !settings.unsafe_methods {
         return denied(Denied::UnsafeMethod);
     }
     if !ask.replayable {
@@ -249,6 +254,14 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_an_instance_was_unavailable_for_is_retried_whatever_its_method_within_the_budget() {
+        let ask = Ask { failure: Failure::Unavailable, idempotent: false, ..EASY };
+        assert!(matches!(settled(ask, true), Next::Retry { reason: RetryReason::Status, .. }));
+        assert_eq!(settled(ask, false), Next::Return(Some(Denied::Budget)));
+        assert_eq!(settled(Ask { replayable: false, ..ask }, true), Next::Return(Some(Denied::BodyTooLarge)));
+    }
+
+    #[test]
     fn statuses() {
         for status in [200, 301, 404, 429, 500, 501] {
             let ask = Ask { failure: Failure::Status(status, None), ..EASY };
@@ -287,6 +300,7 @@ mod tests {
             Just(Failure::Reset),
             Just(Failure::Protocol),
             Just(Failure::Timeout),
+            Just(Failure::Unavailable),
             (100..600_u16, proptest::option::of(0..5_u64))
                 .prop_map(|(s, after)| Failure::Status(s, after.map(Duration::from_secs))),
         ]
@@ -309,7 +323,7 @@ mod tests {
             let next = decide(&settings, &ask, || budget, &mut SmallRng::seed_from_u64(seed));
             if let Next::Retry { after, .. } = next {
                 let sent = !matches!(failure, Failure::Connect | Failure::Unsent);
-                prop_assert!(idempotent || !sent);
+                prop_assert!(idempotent || !sent || failure == Failure::Unavailable);
                 prop_assert!(replayable && other_target && attempts < settings.attempts);
                 prop_assert!(budget || !sent);
                 prop_assert!(after < ask.left && after <= Duration::from_secs(1));

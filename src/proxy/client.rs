@@ -1,8 +1,9 @@
 //! One connection from the application: its phase, its clocks, and the bytes that overtake hyper.
 
-use super::headers::Spelled;
+use super::headers::{Ear, Spelled};
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
+use crate::upstream::Framing;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,9 +23,6 @@ const LINGER: Duration = Duration::from_secs(2);
 /// While more bytes of interim responses than this wait, further ones are dropped: nobody reads them, and nobody may
 /// count on them (RFC 9110, section 15.2).
 const EARLY_BYTES: usize = 64 << 10;
-
-/// Bytes of a request that are kept until its head was read, for the spelling of its fields.
-const MOST_HEARD: usize = 64 << 10;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +93,8 @@ pub(super) struct Client {
     early: Mutex<Vec<u8>>,
     /// Some of them are not written yet.
     has_early: AtomicBool,
-    /// The bytes of the next request's head as they came, and maybe more.
-    heard: Mutex<Vec<u8>>,
+    /// Keeps the bytes of the next request's head; the lock is held for a copy of them.
+    ear: Mutex<Ear>,
     /// What belongs into the next head that hyper writes.
     spelled: Mutex<Option<Spelled>>,
     will_spell: AtomicBool,
@@ -142,7 +140,7 @@ impl Client {
             uploading: AtomicBool::new(false),
             early: Mutex::default(),
             has_early: AtomicBool::new(false),
-            heard: Mutex::default(),
+            ear: Mutex::default(),
             spelled: Mutex::default(),
             will_spell: AtomicBool::new(false),
             has_spelled: AtomicBool::new(false),
@@ -173,26 +171,26 @@ impl Client {
         }
     }
 
-    /// Remembers how the fields of a request are spelled that begins with these bytes, or goes on with them.
-    pub fn hear(&self, bytes: &[u8]) {
-        // Bytes of a body or of a tunnel are no head.
-        if self.is_uploading() || matches!(self.phase(), Phase::Tunnel | Phase::Lingering) {
-            return;
+    /// Hears what came, for the head of the next request.
+    ///
+    /// # Errors
+    /// If the body that goes on with it is malformed.
+    pub fn hear(&self, bytes: &[u8]) -> Result<(), &'static str> {
+        // A tunnel has no heads, and what is thrown away has none that matter.
+        if matches!(self.phase(), Phase::Tunnel | Phase::Lingering) {
+            return Ok(());
         }
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.len() + bytes.len() <= MOST_HEARD {
-            heard.extend_from_slice(bytes);
-        }
+        self.ear.lock().unwrap_or_else(PoisonError::into_inner).hear(bytes)
     }
 
+    /// The bytes of a request's head, and whatever came after it.
     pub fn take_heard(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+        self.ear.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Keeps the room of what was heard, and the last `beyond` bytes of it.
-    pub fn give_heard_back(&self, mut heard: Vec<u8>, beyond: usize) {
-        heard.drain(..heard.len().saturating_sub(beyond));
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+    /// Goes on behind a head that was taken: see [`Ear::go_on`].
+    pub fn hear_on(&self, heard: Vec<u8>, beyond: usize, framing: Framing) -> Result<(), &'static str> {
+        self.ear.lock().unwrap_or_else(PoisonError::into_inner).go_on(heard, beyond, framing)
     }
 
     /// Has these fields written into the head of the response that is announced next.

@@ -1,5 +1,6 @@
 //! The answers of our own: the only place that turns errors into responses.
 
+use super::grpc;
 use super::relay::ResponseBody;
 use crate::cluster::{Cluster, PickError, Presence};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -112,7 +113,9 @@ impl Fault {
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert("grpc-status", HeaderValue::from_static(self.grpc_status()));
-            if let Ok(message) = HeaderValue::from_str(&format!("{}: {}", self.code(), self.detail())) {
+            if let Ok(message) =
+                HeaderValue::try_from(grpc::message(&format!("{}: {}", self.code(), self.detail())))
+            {
                 headers.insert("grpc-message", message);
             }
             response

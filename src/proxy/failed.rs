@@ -1,11 +1,12 @@
 //! An attempt that failed: what it is blamed on, and what becomes of an answer that nobody may want.
 
 use super::error::Fault;
+use super::grpc;
 use super::worker::Worker;
 use crate::cluster::Ticket;
 use crate::model::Outcome;
 use crate::policy::Failure;
-use crate::upstream::{Reply, SendError, Stage};
+use crate::upstream::{Head, Reply, SendError, Stage};
 use http_body::Body;
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
@@ -48,8 +49,8 @@ impl Failed {
     /// The attempt is over, but its answer may yet be the best there is.
     pub fn settle(&mut self) {
         if let Self::Status(_, answer) = self {
-            let is_failure = answer.reply.head.status.is_server_error();
-            answer.ticket.settle(if is_failure { Outcome::ServerError } else { Outcome::Success });
+            let outcome = outcome_of(&answer.reply.head);
+            answer.ticket.settle(outcome);
         }
     }
 
@@ -73,6 +74,15 @@ impl Failed {
             // Late or long: the connection goes with the body.
             let _ = tokio::time::timeout(FORGOTTEN, rest).await;
         });
+    }
+}
+
+/// What an answer counts as once it is complete, as far as its head says it.
+pub(super) fn outcome_of(head: &Head) -> Outcome {
+    if head.status.is_server_error() || grpc::failed(&head.fields) {
+        Outcome::ServerError
+    } else {
+        Outcome::Success
     }
 }
 

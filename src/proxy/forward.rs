@@ -2,6 +2,7 @@
 
 use super::error::Fault;
 use super::failed::{Answer, Failed, blame};
+use super::grpc;
 use super::headers::{self, Traits};
 use super::relay::Exchange;
 use super::upload::{Gate, Upload};
@@ -177,8 +178,16 @@ impl Call<'_> {
             _ if self.interim => pass_on(self.exchange, head),
             _ => {}
         };
+        let timed;
+        let head = match self.traits.deadline {
+            Some(_) => {
+                timed = grpc::with_timeout(self.head, self.left(Instant::now()));
+                &*timed
+            }
+            None => self.head,
+        };
         let ask = Sending {
-            head: self.head,
+            head,
             framing: self.framing,
             to_head: self.to_head,
             grpc: self.traits.grpc,
@@ -212,6 +221,8 @@ impl Call<'_> {
         limit: Duration,
     ) -> Result<T, Late> {
         let idle = self.exchange.cluster.settings.timeouts.idle;
+        // A gRPC deadline stands still for nobody.
+        let end = self.traits.deadline.map(|deadline| self.exchange.started + deadline);
         let mut sending = std::pin::pin!(sending);
         let mut now = begun;
         let mut deadline = begun + limit.min(idle);
@@ -221,7 +232,7 @@ impl Call<'_> {
             }
             now = Instant::now();
             let since = self.upload.handed_over(now).unwrap_or(begun).max(begun);
-            if since + limit <= now {
+            if since + limit <= now || end.is_some_and(|end| end <= now) {
                 return Err(Late::Instance);
             }
             let starved = self.upload.starved();
@@ -230,6 +241,7 @@ impl Call<'_> {
             }
             // Should the client go on before that, its instance still has the whole of its limit.
             deadline = (since + limit.max(SHORTEST_WAIT)).min(starved.unwrap_or(now) + idle);
+            deadline = end.map_or(deadline, |end| deadline.min(end));
         }
     }
 
@@ -242,6 +254,7 @@ impl Call<'_> {
             std::str::from_utf8(text).ok()?.trim().parse().ok().map(Duration::from_secs)
         };
         match status {
+            200 if self.traits.grpc && grpc::is_unavailable(&head.fields) => Some(Failure::Unavailable),
             429 => retry_after().map(|after| Failure::Status(status, Some(after))),
             _ if self.exchange.cluster.settings.retry.statuses.contains(&status) => {
                 Some(Failure::Status(status, retry_after()))
@@ -254,7 +267,11 @@ impl Call<'_> {
     fn left(&self, now: Instant) -> Duration {
         let begun = self.upload.handed_over(now).unwrap_or(self.exchange.started);
         let deadline = begun.max(self.exchange.started) + self.exchange.cluster.settings.timeouts.request;
-        deadline.saturating_duration_since(now)
+        let left = deadline.saturating_duration_since(now);
+        match self.traits.deadline {
+            Some(deadline) => left.min((self.exchange.started + deadline).saturating_duration_since(now)),
+            None => left,
+        }
     }
 
     /// This attempt's share: what is left, divided among the attempts that may still be made.

@@ -2,9 +2,10 @@
 
 use super::client::Phase;
 use super::error::Fault;
-use super::failed::Answer;
+use super::failed::{Answer, outcome_of};
 use super::forward::Call;
 use super::headers::{self, Head, Heard, Traits};
+use super::reflect::reflect;
 use super::relay::{Exchange, ResponseBody};
 use super::upgrade;
 use super::upload::{Inflow, Refusal, Upload};
@@ -12,7 +13,7 @@ use super::worker::Seat;
 use crate::cluster::{Booth, Ticket};
 use crate::model::Outcome;
 use crate::net::field::Field;
-use crate::upstream::{Framing, Reply};
+use crate::upstream::Reply;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::ext::ReasonPhrase;
@@ -65,18 +66,25 @@ async fn answer(
         Err(why) => return refuse(&Fault::BadRequest(why), false),
     };
     let traits = head.traits;
-    if traits.circles {
-        return refuse(&Fault::Loop, traits.grpc);
-    }
     let framing = upload.framing(traits.chunked);
     let service = cluster.name().as_str();
     let mut text = worker.take_scratch();
-    let beyond = {
+    let written = {
         let rng = &mut *worker.rng.borrow_mut();
         head.write(framing, Heard(&heard), &client.address, client.secure, service, rng, &mut text)
     };
-    // Behind a body nobody knows where the next head begins.
-    client.give_heard_back(heard, if framing == Framing::Empty { beyond } else { 0 });
+    if let Err(why) = written.and_then(|beyond| client.hear_on(heard, beyond, framing)) {
+        worker.give_scratch_back(text);
+        return refuse(&Fault::BadRequest(why), false);
+    }
+    if traits.circles {
+        worker.give_scratch_back(text);
+        return refuse(&Fault::Loop, traits.grpc);
+    }
+    if traits.ends_here {
+        worker.give_scratch_back(text);
+        return reflect(&parts);
+    }
     let (to_head, interim) = (parts.method == Method::HEAD, parts.version >= Version::HTTP_11);
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim };
     let ended = call.run().await;
@@ -127,7 +135,7 @@ fn respond(
         headers.extend(protocol.into_iter().flatten().map(|protocol| (header::UPGRADE, protocol)));
         ResponseBody::empty()
     } else {
-        let outcome = if head.status.is_server_error() { Outcome::ServerError } else { Outcome::Success };
+        let outcome = outcome_of(&head);
         if refusal.is_some() {
             // What comes next may be the body or another request: nobody can tell (RFC 9110, section 10.1.1).
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

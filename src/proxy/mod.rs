@@ -6,11 +6,15 @@ mod connection;
 mod error;
 mod failed;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod grpc;
 mod headers;
 mod http;
 mod http2;
 mod listener;
 mod place;
+mod reflect;
 mod relay;
 mod sniff;
 mod socket;

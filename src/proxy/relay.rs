@@ -1,6 +1,7 @@
 //! A response on its way to the client, and the account of its request.
 
 use super::client::Client;
+use super::grpc;
 use super::http2::Stream;
 use super::upload::Refusal;
 use super::worker::Worker;
@@ -151,6 +152,11 @@ impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.starved = frame.is_pending();
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && frame.trailers_ref().is_some_and(grpc::failed_at_last)
+        {
+            self.outcome = Outcome::ServerError;
+        }
         let ended = match &frame {
             Poll::Pending => return frame,
             Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream() => return frame,

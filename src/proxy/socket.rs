@@ -155,7 +155,9 @@ impl AsyncRead for ClientIo {
         }
         self.client.moved.store(true, Ordering::Relaxed);
         if let Some(bytes @ [_, ..]) = buf.filled().get(before..) {
-            self.client.hear(bytes);
+            if let Err(why) = self.client.hear(bytes) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
             if self.client.phase() == Phase::Idle {
                 self.client.enter_at_sweep(Phase::Head);
             }

@@ -238,6 +238,10 @@ fn by_agent(mut addr: SocketAddr, app: &CheckSettings) -> AgentCheck {
     };
     match &app.kind {
         CheckKind::Tcp => AgentCheck { tcp: Some(addr.to_string()), ..timing },
+        CheckKind::Grpc(service) if service.is_empty() => {
+            AgentCheck { grpc: Some(addr.to_string()), ..timing }
+        }
+        CheckKind::Grpc(service) => AgentCheck { grpc: Some(format!("{addr}/{service}")), ..timing },
         CheckKind::Http(http) => AgentCheck {
             http: Some(format!("http://{addr}{}", http.path)),
             method: Some(http.method.to_string()),
@@ -266,6 +270,10 @@ mod tests {
         assert_eq!((check.interval.as_deref(), check.timeout.as_deref()), (Some("10000ms"), Some("2000ms")));
         let check = by_agent(addr, &CheckSettings::new(CheckKind::Tcp));
         assert_eq!((check.tcp.as_deref(), check.http), (Some("[::1]:80"), None));
+        for (service, asked) in [("", "[::1]:80"), ("a.B", "[::1]:80/a.B")] {
+            let check = by_agent(addr, &CheckSettings::new(CheckKind::Grpc(service.to_owned())));
+            assert_eq!((check.grpc.as_deref(), check.tcp), (Some(asked), None));
+        }
     }
 
     #[test]

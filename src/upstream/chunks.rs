@@ -143,6 +143,11 @@ fn trailers(input: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
     let Status::Complete((length, fields)) = parsed else {
         return if input.len() < MOST_TRAILERS { Ok(None) } else { Err(Malformed::Trailers("too long")) };
     };
+    // The parser takes a LF alone for the end of a line, and others do not (RFC 9112, section 2.2).
+    let mut lines = input.get(..length).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
+    if !lines.all(|line| line.ends_with(b"\r\n")) {
+        return Err(Malformed::Trailers("a line that ends without CR"));
+    }
     if length > MOST_TRAILERS {
         return Err(Malformed::Trailers("too long"));
     }
@@ -221,6 +226,8 @@ mod tests {
             "1\r\na0\r\n\r\n",
             "10000000000000000\r\na\r\n",
             "0\r\nA b: c\r\n\r\n",
+            "0\r\nA: c\n\r\n",
+            "0\r\nA: c\r\n\n",
             "0\r\n: c\r\n\r\n",
             &long,
             &many,

@@ -21,7 +21,7 @@ pub struct Head {
     pub reason: Option<Bytes>,
     pub fields: Fields,
     /// HTTP/1.0.
-    pub(super) old: bool,
+    pub old: bool,
 }
 
 /// Fields in the order and the spelling in which they came.
@@ -242,17 +242,13 @@ fn parse<const FIELDS: usize>(input: &[u8]) -> Result<Option<Parsed>, httparse::
     else {
         return Ok(None);
     };
-    // What was parsed are parts of the input; heads are too short for positions to be cut.
-    let range = |part: &[u8]| {
-        if part.is_empty() {
-            // Nothing may be anywhere: a reason that is missing is not part of the input.
-            return (0, 0);
-        }
-        let from = part.as_ptr().addr().wrapping_sub(input.as_ptr().addr());
-        #[expect(clippy::cast_possible_truncation, reason = "a head has less than 4 GiB")]
-        let range = (from as u32, (from + part.len()) as u32);
-        range
-    };
+    // The parser takes a LF alone for the end of a line, and others do not (RFC 9112, section 2.2).
+    let mut line_ends = head.headers.iter().map(|field| part_of(input, field.name.as_bytes()).0 as usize);
+    let ends_whole = |at: usize| input.get(at.wrapping_sub(2)..at) == Some(b"\r\n");
+    if !line_ends.all(ends_whole) || !ends_whole(length) || !ends_whole(length - 2) {
+        return Err(httparse::Error::NewLine);
+    }
+    let range = |part: &[u8]| part_of(input, part);
     Ok(Some(Parsed {
         length,
         status: head.code.unwrap_or_default(),
@@ -268,6 +264,18 @@ fn parse<const FIELDS: usize>(input: &[u8]) -> Result<Option<Parsed>, httparse::
             })
             .collect(),
     }))
+}
+
+/// Where what was parsed stands in the input; heads are too short for positions to be cut.
+fn part_of(input: &[u8], part: &[u8]) -> (u32, u32) {
+    if part.is_empty() {
+        // Nothing may be anywhere: a reason that is missing is not part of the input.
+        return (0, 0);
+    }
+    let from = part.as_ptr().addr().wrapping_sub(input.as_ptr().addr());
+    #[expect(clippy::cast_possible_truncation, reason = "a head has less than 4 GiB")]
+    let range = (from as u32, (from + part.len()) as u32);
+    range
 }
 
 /// Digits and nothing else: a sign or a space means that two readers may disagree.
@@ -366,6 +374,12 @@ mod tests {
             "HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
+            "HTTP/1.1 200 OK\nA: b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA:\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n\n",
+            "HTTP/1.1 200 OK\n\n",
+            "HTTP/1.1 200\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA\r\n\r\n",
             "HTTP/1.1 200 OK\r\n: b\r\n\r\n",

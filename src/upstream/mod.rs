@@ -5,6 +5,8 @@ mod chunks;
 mod connect;
 mod error;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod h2;
 mod head;
 mod multiplex;

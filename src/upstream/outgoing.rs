@@ -1,8 +1,9 @@
 //! A request on its way to an instance: its head, then its body as it comes.
 
 use super::wire::Wire;
+use crate::net::field::may_trail;
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use http_body::Body;
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
@@ -148,8 +149,7 @@ where
             Framing::Chunked => {
                 self.lead.extend_from_slice(b"0\r\n");
                 for (name, value) in trailers.into_iter().flatten() {
-                    // What frames or routes a message has no place after it (RFC 9110, section 6.5.1).
-                    if matches!(*name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST) {
+                    if !may_trail(name.as_str().as_bytes()) {
                         continue;
                     }
                     for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {

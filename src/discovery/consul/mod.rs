@@ -3,6 +3,8 @@
 //! Consul says "no instances" for many reasons: it forgot them, the token lost a right, nobody is there. Only the
 //! history of its index tells them apart; `history` holds those rules, `instance` reads single entries.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod history;
 mod instance;
 

@@ -1,6 +1,8 @@
 //! A file that lists endpoints and is watched: the registry of a single machine.
 
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 
 use super::{Answer, Discover, DiscoverError, FileQuery};
 use notify::event::{AccessKind, AccessMode};

@@ -1,12 +1,14 @@
 //! The head of a request: what it says, and what of it the instance gets to see.
 
-use super::spelling::Heard;
-use crate::net::field::{Field, Named, is_other_coding, lists, tokens};
+use super::host::is_host;
+use super::spelling::{Heard, Names};
+use crate::net::field::{Field, Named, lists, tokens};
+use crate::proxy::grpc;
 use crate::upstream::Framing;
-use http::uri::Authority;
 use http::{HeaderValue, Method, Version, request};
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use std::time::Duration;
 
 /// A request that came through this many sidecars of our name goes round in circles.
 const MOST_HOPS: usize = 8;
@@ -23,6 +25,10 @@ pub(in crate::proxy) struct Traits {
     /// It announces its body in chunks.
     pub chunked: bool,
     pub grpc: bool,
+    /// How long a gRPC call may take, from its beginning.
+    pub deadline: Option<Duration>,
+    /// It may go no further than to us (RFC 9110, section 7.6.2).
+    pub ends_here: bool,
     /// It has passed so many sidecars that it must be going in circles.
     pub circles: bool,
 }
@@ -47,9 +53,7 @@ impl<'a> Head<'a> {
         if parts.method == Method::CONNECT {
             return Err("CONNECT is not supported: this is a reverse proxy");
         }
-        if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
-            return Err("the request target is neither a path nor a whole URI (RFC 9112, section 3.2)");
-        }
+        check_target(parts)?;
         let current = parts.version >= Version::HTTP_11;
         let (mut has_length, mut wants_switch, mut h2c, mut hops, mut keyed) =
             (false, false, false, 0, false);
@@ -59,6 +63,8 @@ impl<'a> Head<'a> {
             expects_continue: false,
             chunked: false,
             grpc: false,
+            deadline: None,
+            ends_here: false,
             circles: false,
         };
         let mut head =
@@ -69,10 +75,13 @@ impl<'a> Head<'a> {
                 Field::Host if head.host.is_some() => {
                     return Err("more than one Host field (RFC 9112, section 3.2)");
                 }
+                Field::Host if !is_host(value) => {
+                    return Err("an invalid Host field (RFC 9112, section 3.2)");
+                }
                 Field::Host => head.host = Some(field),
                 Field::TransferEncoding => {
-                    if is_other_coding(value) {
-                        return Err("a transfer coding other than chunked (RFC 9112, section 6.1)");
+                    if head.traits.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                        return Err("a transfer coding other than chunked, once (RFC 9112, section 6.1)");
                     }
                     head.traits.chunked = true;
                 }
@@ -89,7 +98,11 @@ impl<'a> Head<'a> {
                 Field::Expect => {
                     head.traits.expects_continue |= current && value.eq_ignore_ascii_case(b"100-continue");
                 }
-                Field::ContentType => head.traits.grpc |= value.starts_with(b"application/grpc"),
+                Field::ContentType => head.traits.grpc |= grpc::is_content_type(value),
+                Field::GrpcTimeout => head.traits.deadline = grpc::timeout(value),
+                Field::MaxForwards if head.is_counted() => {
+                    head.traits.ends_here |= hops_left(value) == Some(0)
+                }
                 Field::Via => hops += tokens(value).filter(|hop| hop.ends_with(b" outrigger")).count(),
                 Field::IdempotencyKey => keyed = true,
                 _ => {}
@@ -103,6 +116,9 @@ impl<'a> Head<'a> {
             return Err("Transfer-Encoding beside Content-Length, or in HTTP/1.0 (RFC 9112, section 6.1)");
         }
         head.traits.idempotent |= keyed;
+        if !head.traits.grpc {
+            head.traits.deadline = None;
+        }
         head.traits.circles = hops >= MOST_HOPS;
         // `h2c` is obsolete, some clients offer it with every request, and nothing after the switch would be HTTP/1.1
         // any more: it is treated as not sent (RFC 9113, section 3.1).
@@ -110,8 +126,17 @@ impl<'a> Head<'a> {
         Ok(head)
     }
 
+    /// Its method is one that `Max-Forwards` counts the hops of.
+    fn is_counted(&self) -> bool {
+        matches!(self.parts.method, Method::OPTIONS | Method::TRACE)
+    }
+
     /// Writes the head that the instance gets to `out`, in the spelling that was `heard`. `service` is its Host if the
-    /// client named none; `secure` says that it speaks TLS. Tells how much was heard beyond this head.
+    /// client named none; `secure` says that it speaks TLS. A gRPC deadline is left out: what is left of it is not known
+    /// yet. Tells how much was heard beyond this head.
+    ///
+    /// # Errors
+    /// If the head that was heard has another meaning than the one that was read. The text says what is wrong.
     pub fn write(
         &self,
         framing: Framing,
@@ -121,16 +146,17 @@ impl<'a> Head<'a> {
         service: &str,
         rng: &mut SmallRng,
         out: &mut Vec<u8>,
-    ) -> usize {
+    ) -> Result<usize, &'static str> {
         let request::Parts { method, uri, headers, version, .. } = self.parts;
         let mut out = Out(out);
-        // The target goes by origin form; an absolute one overrules Host (RFC 9112, section 3.2.2).
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        // A whole URI may have a query without a path (RFC 9110, section 4.2.3: an empty one is "/").
-        let slash: &[u8] = if target.starts_with('?') { b"/" } else { b"" };
-        out.push(&[method.as_str().as_bytes(), b" ", slash, target.as_bytes(), b" HTTP/1.1\r\n"]);
-        let host = uri.authority().map(host_of).or(self.host.map(HeaderValue::as_bytes));
         let mut spelling = heard.names();
+        let target = self.target(&spelling)?;
+        // An absolute target may have a query and no path (RFC 9112, section 3.2.1).
+        let slash: &[u8] = if target.starts_with(b"?") { b"/" } else { b"" };
+        out.push(&[method.as_str().as_bytes(), b" ", slash, target, b" HTTP/1.1\r\n"]);
+        // An absolute target overrules Host (RFC 9112, section 3.2.2).
+        let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+        let host = authority.or(self.host.map(HeaderValue::as_bytes));
         // What came and goes on; not what the client had stripped by naming it in Connection.
         let (mut forwarded, mut proto, mut forwarded_host, mut trace) = (false, false, false, false);
         for (name, value) in headers {
@@ -138,6 +164,11 @@ impl<'a> Head<'a> {
             let spelled = spelling.of(name.as_str());
             match field {
                 _ if field.is_hop_by_hop() || self.named.has(spelled) => {}
+                Field::GrpcTimeout if self.traits.deadline.is_some() => {}
+                Field::MaxForwards if self.is_counted() => match hops_left(value.as_bytes()) {
+                    Some(hops) => out.field(spelled, hops.saturating_sub(1).to_string().as_bytes()),
+                    None => out.field(spelled, value.as_bytes()),
+                },
                 Field::Host => out.field(spelled, host.unwrap_or_default()),
                 Field::ForwardedFor if forwarded => {}
                 Field::ForwardedFor => {
@@ -187,8 +218,59 @@ impl<'a> Head<'a> {
             out.field(b"traceparent", &traceparent(rng));
         }
         out.push(&[b"\r\n"]);
-        spelling.after_head().len()
+        spelling.after_head(headers.len()).map(<[u8]>::len)
     }
+
+    /// The request target, in origin form or as an asterisk.
+    fn target(&self, spelling: &Names<'_>) -> Result<&'a [u8], &'static str> {
+        let request::Parts { method, uri, .. } = self.parts;
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let line = spelling.first_line();
+        if uri.authority().is_none() {
+            // Two spaces and the version come with them: what is longer had something that is not told.
+            let told = method.as_str().len() + target.len() + b"  HTTP/1.1\r\n".len();
+            let fragment = !line.is_empty() && line.len() != told && line.contains(&b'#');
+            return if fragment { Err(FRAGMENT) } else { Ok(target.as_bytes()) };
+        }
+        if line.contains(&b'#') {
+            return Err(FRAGMENT);
+        }
+        // The whole server is meant (RFC 9112, section 3.2.4): no slash but the two before the authority and the version's.
+        let whole = *method == Method::OPTIONS && line.iter().filter(|byte| **byte == b'/').count() == 3;
+        Ok(if whole && target == "/" { &b"*"[..] } else { target.as_bytes() })
+    }
+}
+
+/// A target that ends in one is cut by some and taken whole by others.
+const FRAGMENT: &str = "a fragment in the request target (RFC 9112, section 3.2)";
+
+/// Whether the target is one that a server gets (RFC 9112, section 3.2).
+fn check_target(parts: &request::Parts) -> Result<(), &'static str> {
+    let uri = &parts.uri;
+    let Some(authority) = uri.authority() else {
+        let asterisk = uri.path() == "*";
+        return if asterisk && parts.method != Method::OPTIONS {
+            Err("an asterisk as request target is for OPTIONS only (RFC 9112, section 3.2.4)")
+        } else {
+            Ok(())
+        };
+    };
+    let Some(scheme) = uri.scheme_str() else {
+        return Err("the request target is neither a path nor a whole URI (RFC 9112, section 3.2)");
+    };
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err("a request target of another scheme than http and https (RFC 9112, section 3.2.2)");
+    }
+    if authority.as_str().is_empty() || !is_host(authority.as_str().as_bytes()) {
+        return Err("an invalid host in the request target (RFC 9110, sections 4.2.1 and 4.2.4)");
+    }
+    Ok(())
+}
+
+/// What `Max-Forwards` says; nothing if it is no number (RFC 9110, section 7.6.2).
+fn hops_left(value: &[u8]) -> Option<u64> {
+    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
 }
 
 /// A head as it is written.
@@ -232,9 +314,4 @@ fn is_idempotent(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
     )
-}
-
-fn host_of(authority: &Authority) -> &[u8] {
-    let text = authority.as_str();
-    text.rsplit_once('@').map_or(text, |(_, host)| host).as_bytes()
 }

@@ -10,8 +10,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 /// # Errors
 /// The text says what is wrong.
 pub(in crate::proxy) fn check_answer(fields: &Fields) -> Result<(), &'static str> {
-    if fields.all(Field::TransferEncoding).any(is_other_coding) {
-        return Err("a transfer coding other than chunked, unasked");
+    let mut codings = fields.all(Field::TransferEncoding);
+    if codings.next().is_some_and(is_other_coding) || codings.next().is_some() {
+        return Err(
+            "a transfer coding other than chunked, unasked, or more than one (RFC 9112, section 6.1)",
+        );
     }
     Ok(())
 }
@@ -50,6 +53,9 @@ pub(in crate::proxy) fn to_client(head: &Head, bare: bool, headers: &mut HeaderM
         }
         true
     });
+    // The version that was received (RFC 9110, section 7.6.3).
+    let via: &[u8] = if head.old { b"via: 1.0 outrigger\r\n" } else { b"via: 1.1 outrigger\r\n" };
+    spelled.text().extend_from_slice(via);
     spelled.knows(length, trailer, date);
     spelled
 }

@@ -8,13 +8,19 @@ use memchr::memchr;
 /// Lines that are kept track of; names of later ones are in lower case.
 const MOST_LINES: u32 = 128;
 
+/// Room for the fields of ours in a response.
+const OURS: usize = 32;
+
 /// The bytes of a request as they came, from the first one on; maybe more than its head, maybe nothing.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Heard<'a>(pub &'a [u8]);
 
-/// Finds the names of one request's fields.
+/// Finds the names of one request's fields, and sees on the way what hyper does not tell: it takes a bare LF for the end
+/// of a line, and drops a length that is said twice or beside a transfer coding.
 #[derive(Debug)]
 pub(super) struct Names<'a> {
+    /// The request line with its end; nothing if nothing was heard.
+    first: &'a [u8],
     /// From the first field on.
     fields: &'a [u8],
     /// From the line after the last one that was found, and its number.
@@ -22,19 +28,53 @@ pub(super) struct Names<'a> {
     line: u32,
     /// Lines that were found.
     found: u128,
+    /// Some line ended in LF alone.
+    bare: bool,
 }
 
 impl<'a> Heard<'a> {
     pub(super) fn names(self) -> Names<'a> {
-        let fields = after_line(self.0);
-        Names { fields, next: fields, line: 0, found: 0 }
+        // Empty lines before a request are no part of it (RFC 9112, section 2.2).
+        let blank = self.0.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let text = self.0.get(blank..).unwrap_or_default();
+        let mut names = Names { first: text, fields: b"", next: b"", line: 0, found: 0, bare: false };
+        names.fields = names.after_line(text);
+        names.next = names.fields;
+        names.first = text.get(..text.len() - names.fields.len()).unwrap_or_default();
+        names
     }
 }
 
 impl<'a> Names<'a> {
-    /// What was heard after the head, if the last of its fields was the last one that was asked for.
-    pub fn after_head(&self) -> &'a [u8] {
-        self.next.strip_prefix(b"\r\n").unwrap_or_default()
+    /// The request line with its end, as it came; nothing if nothing was heard.
+    pub fn first_line(&self) -> &'a [u8] {
+        self.first
+    }
+
+    /// What was heard after the head, once all of its `fields` were asked for.
+    ///
+    /// # Errors
+    /// If the head was not what hyper took it for. The text says what is wrong.
+    pub fn after_head(&mut self, fields: usize) -> Result<&'a [u8], &'static str> {
+        if self.first.is_empty() {
+            return Ok(b"");
+        }
+        let (mut rest, mut lines) = (self.next, self.line as usize);
+        if lines != fields || !matches!(rest.first(), Some(b'\r' | b'\n')) {
+            // The last one that was asked for was not the last one that came.
+            (rest, lines) = (self.fields, 0);
+            while !matches!(rest.first(), None | Some(b'\r' | b'\n')) {
+                rest = self.after_line(rest);
+                lines += 1;
+            }
+        }
+        match rest.strip_prefix(b"\r\n") {
+            Some(_) if lines != fields => {
+                Err("more than one Content-Length, or one beside Transfer-Encoding (RFC 9112, section 6.3)")
+            }
+            Some(beyond) if !self.bare => Ok(beyond),
+            _ => Err("a line that ends in LF without CR (RFC 9112, section 2.2)"),
+        }
     }
 
     /// `name` as it was spelled. Mostly fields are asked for in the order in which they came.
@@ -44,7 +84,7 @@ impl<'a> Names<'a> {
     {
         if let Some(spelled) = starts_with(self.next, name) {
             self.found |= 1_u128.checked_shl(self.line).unwrap_or_default();
-            self.next = after_line(self.next);
+            self.next = self.after_line(self.next);
             self.line += 1;
             return spelled;
         }
@@ -55,13 +95,19 @@ impl<'a> Names<'a> {
                 && let Some(spelled) = starts_with(rest, name)
             {
                 self.found |= bit;
-                (self.next, self.line) = (after_line(rest), line + 1);
+                (self.next, self.line) = (self.after_line(rest), line + 1);
                 return spelled;
             }
-            rest = after_line(rest);
+            rest = self.after_line(rest);
             line += 1;
         }
         name.as_bytes()
+    }
+
+    fn after_line(&mut self, text: &'a [u8]) -> &'a [u8] {
+        let Some(end) = memchr(b'\n', text) else { return b"" };
+        self.bare |= text.get(end.wrapping_sub(1)) != Some(&b'\r');
+        text.get(end + 1..).unwrap_or_default()
     }
 }
 
@@ -87,7 +133,7 @@ pub(in crate::proxy) struct Spelled {
 
 impl Spelled {
     pub(super) fn with_room_for(fields: &Fields) -> Self {
-        Self { text: Vec::with_capacity(fields.size()), ..Self::default() }
+        Self { text: Vec::with_capacity(fields.size() + OURS), ..Self::default() }
     }
 
     /// Where they are written to, one line each.
@@ -175,6 +221,42 @@ mod tests {
         let mut names = Heard(many.as_bytes()).names();
         assert_eq!(names.of("last"), b"last");
         assert_eq!(names.of("a"), b"A");
+    }
+
+    /// What is behind the head, when hyper tells of these fields.
+    fn behind<'a>(text: &'a [u8], told: &[&str]) -> Result<&'a [u8], &'static str> {
+        let mut names = Heard(text).names();
+        for name in told {
+            names.of(name);
+        }
+        names.after_head(told.len())
+    }
+
+    #[test]
+    fn what_is_behind_a_head_is_found_in_whatever_order_its_fields_are_asked_for() {
+        let text = b"\r\nGET / HTTP/1.1\r\nA: 1\r\nB: 2\r\na: 3\r\nC: 4\r\n\r\nmore";
+        for told in [["a", "b", "a", "c"], ["a", "a", "b", "c"], ["c", "b", "a", "a"]] {
+            assert_eq!(behind(text, &told), Ok(&b"more"[..]), "{told:?}");
+        }
+        assert_eq!(behind(b"GET / HTTP/1.1\r\n\r\n", &[]), Ok(&b""[..]));
+        assert_eq!(behind(b"", &["a"]), Ok(&b""[..]), "nothing was heard");
+    }
+
+    #[test]
+    fn heads_that_hyper_has_read_too_kindly_are_refused() {
+        for text in [
+            "GET / HTTP/1.1\nA: 1\r\nB: 2\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: 1\nB: 2\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: 1\r\nB: 2\n\r\n",
+            "GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\n\n",
+            "GET / HTTP/1.1\nA: 1\nB: 2\n\n",
+            "GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\nB: 2\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: 1\r\nA: 1\r\nB: 2\r\n\r\n",
+        ] {
+            for told in [["a", "b"], ["b", "a"]] {
+                assert!(behind(text.as_bytes(), &told).is_err(), "{text:?} {told:?}");
+            }
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn sent(build: request::Builder) -> (Sent, Traits) {
     let head = Head::read(&parts).unwrap();
     let mut rng = SmallRng::seed_from_u64(1);
     let mut text = Vec::new();
-    head.write(Framing::Empty, Heard(b""), "127.0.0.1", false, "web", &mut rng, &mut text);
+    head.write(Framing::Empty, Heard(b""), "127.0.0.1", false, "web", &mut rng, &mut text).unwrap();
     (Sent::of(&text), head.traits)
 }
 
@@ -100,11 +100,13 @@ fn fields_of_ours_cannot_be_stripped_by_naming_them_in_connection() {
 
 #[test]
 fn absolute_form_becomes_origin_form_and_overrules_host() {
-    let (sent_on, _) = sent(Request::get("http://user@real:81/a?b").header("host", "other"));
+    let (sent_on, _) = sent(Request::get("http://real:81/a?b").header("host", "other"));
     assert_eq!(sent_on.target, "/a?b");
     assert_eq!(sent_on.get("host"), Some("real:81"));
     let (sent_on, _) = sent(Request::get("http://real").header("host", "other"));
     assert_eq!(sent_on.target, "/");
+    let (sent_on, _) = sent(Request::get("HTTPS://real?b").header("host", "other"));
+    assert_eq!(sent_on.target, "/?b");
     let (sent_on, _) = sent(Request::options("*").header("host", "other"));
     assert_eq!(sent_on.target, "*");
 }
@@ -154,6 +156,18 @@ fn ambiguous_heads_are_refused() {
         Request::builder().method("CONNECT").uri("a:1").header("host", "a"),
         Request::get("/"),
         Request::get("orders").header("host", "a"),
+        Request::get("*").header("host", "a"),
+        Request::get("http://user@real/").header("host", "a"),
+        Request::get("ftp://real/").header("host", "a"),
+        Request::get("/").header("host", "a b"),
+        Request::get("/").header("host", "a:x"),
+        Request::get("/").header("host", "u@a"),
+        Request::post("/").header("host", "a").header("transfer-encoding", "identity"),
+        Request::post("/").header("host", "a").header("transfer-encoding", "chunked, chunked"),
+        Request::post("/")
+            .header("host", "a")
+            .header("transfer-encoding", "chunked")
+            .header("transfer-encoding", "chunked"),
         Request::get("/").header("host", "a").header("host", "b"),
         Request::post("/").header("host", "a").header("transfer-encoding", "gzip, chunked"),
         Request::post("/")
@@ -211,4 +225,59 @@ fn h2c_is_no_upgrade() {
             assert!(sent_on.get(gone).is_none(), "{offer}: {gone}");
         }
     }
+}
+
+#[test]
+fn max_forwards_counts_down_for_those_methods_that_it_is_about() {
+    let hops = |method: &str, hops: &str| {
+        let (sent_on, traits) =
+            sent(Request::builder().method(method).uri("/").header("host", "a").header("max-forwards", hops));
+        (sent_on.get("max-forwards").unwrap().to_owned(), traits.ends_here)
+    };
+    for (method, came, goes, ends) in [
+        ("OPTIONS", "0", "0", true),
+        ("TRACE", "00", "0", true),
+        ("OPTIONS", "1", "0", false),
+        ("TRACE", "10", "9", false),
+        ("OPTIONS", "-1", "-1", false),
+        ("OPTIONS", "many", "many", false),
+        ("GET", "0", "0", false),
+    ] {
+        assert_eq!(hops(method, came), (goes.to_owned(), ends), "{method} {came}");
+    }
+}
+
+#[test]
+fn a_grpc_deadline_is_kept_for_each_attempt_and_anybody_elses_is_a_field_like_others() {
+    let build = || Request::post("/").header("host", "a").header("grpc-timeout", "5S");
+    let (sent_on, traits) = sent(build().header("content-type", "application/grpc"));
+    assert_eq!(
+        (sent_on.get("grpc-timeout"), traits.deadline),
+        (None, Some(std::time::Duration::from_secs(5)))
+    );
+    let (sent_on, traits) = sent(build());
+    assert_eq!((sent_on.get("grpc-timeout"), traits.deadline), (Some("5S"), None));
+    let broken = Request::post("/").header("host", "a").header("grpc-timeout", "soon");
+    let (sent_on, _) = sent(broken.header("content-type", "application/grpc"));
+    assert_eq!(sent_on.get("grpc-timeout"), Some("soon"));
+}
+
+#[test]
+fn a_target_that_was_cut_is_refused() {
+    let heard = |target: &str, build: request::Builder| {
+        let parts = parts(build.header("host", "a"));
+        let line = format!("{} {target} HTTP/1.1\r\nHost: a\r\n\r\n", parts.method);
+        let mut text = Vec::new();
+        let mut rng = SmallRng::seed_from_u64(1);
+        Head::read(&parts)
+            .unwrap()
+            .write(Framing::Empty, Heard(line.as_bytes()), "127.0.0.1", "web", &mut rng, &mut text)
+            .map(|_| Sent::of(&text).target)
+    };
+    assert!(heard("/a#b", Request::get("/a")).is_err());
+    assert!(heard("http://a/#b", Request::get("http://a/")).is_err());
+    assert_eq!(heard("/a", Request::get("/a")).unwrap(), "/a");
+    assert_eq!(heard("http://a/", Request::options("http://a/")).unwrap(), "/");
+    assert_eq!(heard("http://a", Request::options("http://a")).unwrap(), "*");
+    assert_eq!(heard("http://a", Request::get("http://a")).unwrap(), "/");
 }

@@ -6,8 +6,10 @@ use super::stream::Stream;
 use super::{Front, Open, SendResponse, websocket};
 use crate::model::Outcome;
 use crate::proxy::error::Fault;
+use crate::proxy::failed::outcome_of;
 use crate::proxy::forward::Call;
 use crate::proxy::headers::{self, Head, Heard};
+use crate::proxy::reflect::reflect;
 use crate::proxy::relay::{Exchange, ResponseBody};
 use crate::proxy::upload::{Inflow, Upload};
 use crate::upstream::Reply;
@@ -103,10 +105,18 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
     };
     let framing = upload.framing(false);
     let mut text = worker.take_scratch();
-    {
+    let written = {
         let rng = &mut *worker.rng.borrow_mut();
         let service = cluster.name().as_str();
-        head.write(framing, Heard(b""), &client.address, client.secure, service, rng, &mut text);
+        head.write(framing, Heard(b""), &client.address, client.secure, service, rng, &mut text)
+    };
+    if let Err(why) = written {
+        worker.give_scratch_back(text);
+        return refuse(&Fault::BadRequest(why), traits.grpc);
+    }
+    if traits.ends_here {
+        worker.give_scratch_back(text);
+        return Ready::Answer(reflect(&parts));
     }
     let to_head = parts.method == Method::HEAD;
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim: true };
@@ -140,7 +150,7 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
             refuse(&Fault::Protocol("the instance switched protocols unasked".to_owned()), traits.grpc)
         }
         _ => {
-            let outcome = if head.status.is_server_error() { Outcome::ServerError } else { Outcome::Success };
+            let outcome = outcome_of(&head);
             let mut response =
                 Response::new(ResponseBody::relay(body, ticket, outcome, client, upload.refused()));
             *response.status_mut() = head.status;

@@ -50,6 +50,9 @@ pub struct AgentCheck {
     pub method: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub header: BTreeMap<String, Vec<String>>,
+    /// `host:port`, or `host:port/service`.
+    #[serde(rename = "GRPC", skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
     #[serde(rename = "TCP", skip_serializing_if = "Option::is_none")]
     pub tcp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

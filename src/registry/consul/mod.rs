@@ -5,6 +5,8 @@ mod agent;
 mod client;
 mod entry;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod http;
 mod token;

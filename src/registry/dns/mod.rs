@@ -2,6 +2,8 @@
 
 mod client;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod name;
 mod reading;
 mod system;

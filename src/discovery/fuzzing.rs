@@ -1,0 +1,23 @@
+//! Entrances for fuzz targets: what registries and files may say.
+
+use super::consul::fuzzing::instances;
+use super::etcd_value;
+use super::file::fuzzing::{json, toml};
+
+/// Consul's answer about the health of a service.
+pub fn consul(body: &[u8]) {
+    instances(body);
+}
+
+/// A key and its value in etcd; the first byte says how long the key is.
+pub fn etcd(input: &[u8]) {
+    let Some((length, rest)) = input.split_first() else { return };
+    let (key, value) = rest.split_at(rest.len().min((*length).into()));
+    let parsed = etcd_value::parse(key, value);
+    assert!(!parsed.endpoints.is_empty() || !parsed.skipped.is_empty() || value.len() < 64);
+}
+
+/// An endpoint file in either format.
+pub fn file(text: &str) {
+    let _ = (toml(text, "web"), json(text, "web"));
+}

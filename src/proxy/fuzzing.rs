@@ -1,0 +1,66 @@
+//! Entrances for fuzz targets: what a client may send.
+
+use super::grpc;
+use super::headers::{Ear, Head, Heard};
+use crate::upstream::Framing;
+use http::Request;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+/// Listens to a connection whose requests are framed in turn as `framings` says, in pieces of `step` bytes.
+pub fn ear(text: &[u8], framings: &[u8], step: usize) {
+    let mut ear = Ear::default();
+    let mut framings = framings.iter();
+    for piece in text.chunks(step.max(1)) {
+        if ear.hear(piece).is_err() {
+            return;
+        }
+        let framing = match framings.next() {
+            Some(0) => Framing::Empty,
+            Some(1) => Framing::Chunked,
+            Some(length) => Framing::Length(u64::from(*length)),
+            None => continue,
+        };
+        let heard = ear.take();
+        let beyond = heard.len() / 2;
+        if ear.go_on(heard, beyond, framing).is_err() {
+            return;
+        }
+    }
+}
+
+/// A head as a strict reader tells it from the bytes, with those bytes: it must go on in one form, or not at all.
+pub fn request(text: &[u8]) {
+    let mut room = [httparse::EMPTY_HEADER; 100];
+    let mut parsed = httparse::Request::new(&mut room);
+    let Ok(httparse::Status::Complete(length)) = parsed.parse(text) else { return };
+    let mut request =
+        Request::builder().method(parsed.method.unwrap_or_default()).uri(parsed.path.unwrap_or_default());
+    for field in parsed.headers.iter() {
+        request = request.header(field.name, field.value);
+    }
+    let Ok(request) = request.body(()) else { return };
+    let (parts, ()) = request.into_parts();
+    let Ok(head) = Head::read(&parts) else { return };
+    let mut out = Vec::new();
+    let mut rng = SmallRng::seed_from_u64(1);
+    let Ok(beyond) = head.write(Framing::Empty, Heard(text), "127.0.0.1", "web", &mut rng, &mut out) else {
+        return;
+    };
+    assert_eq!(beyond, text.len() - length, "where the head ends");
+    assert!(out.ends_with(b"\r\n\r\n"));
+    let lines = out.iter().filter(|byte| **byte == b'\n').count();
+    let whole = out.windows(2).filter(|pair| *pair == b"\r\n").count();
+    assert_eq!(lines, whole, "{out:?}");
+    let mut room = [httparse::EMPTY_HEADER; 200];
+    let mut again = httparse::Request::new(&mut room);
+    assert_eq!(again.parse(&out), Ok(httparse::Status::Complete(out.len())), "{out:?}");
+}
+
+/// A value of `grpc-timeout`.
+pub fn grpc_timeout(value: &[u8]) {
+    let Some(left) = grpc::timeout(value) else { return };
+    let head = grpc::with_timeout(b"\r\n", left);
+    let value = head.strip_prefix(b"grpc-timeout: ").and_then(|rest| rest.strip_suffix(b"\r\n\r\n"));
+    assert!(value.and_then(grpc::timeout).is_some_and(|said| said <= left), "{head:?}");
+}
