@@ -72,7 +72,7 @@ async fn answer(
     let mut text = worker.take_scratch();
     let beyond = {
         let rng = &mut *worker.rng.borrow_mut();
-        head.write(framing, Heard(&heard), &client.address, client.secure, service, rng, &mut text)
+        head.write(framing, Heard(&heard), client.caller(), service, rng, &mut text)
     };
     // Behind a body nobody knows where the next head begins.
     client.give_heard_back(heard, if framing == Framing::Empty { beyond } else { 0 });

@@ -106,7 +106,7 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
     {
         let rng = &mut *worker.rng.borrow_mut();
         let service = cluster.name().as_str();
-        head.write(framing, Heard(b""), &client.address, client.secure, service, rng, &mut text);
+        head.write(framing, Heard(b""), client.caller(), service, rng, &mut text);
     }
     let to_head = parts.method == Method::HEAD;
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim: true };
@@ -155,4 +155,3 @@ fn length(parts: &request::Parts) -> Option<u64> {
     let value: &HeaderValue = parts.headers.get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
-
