@@ -23,7 +23,9 @@ pub(super) fn read(service: &Section<'_>) -> Option<TlsServer> {
         [true, true] => {}
         // The rest may stand in each service.
         _ if !given || service.is_defaults => {}
-        [true, false] => section.missing("key is missing: give the PEM file with the certificate's private key"),
+        [true, false] => {
+            section.missing("key is missing: give the PEM file with the certificate's private key")
+        }
         [false, true] => section.missing("cert is missing: give the PEM file with the certificate"),
         [false, false] => section.missing("cert and key are missing: give the two PEM files"),
     }

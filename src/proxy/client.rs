@@ -1,6 +1,6 @@
 //! One connection from the application: its phase, its clocks, and the bytes that overtake hyper.
 
-use super::headers::{Ear, Spelled};
+use super::headers::{Caller, Ear, Spelled};
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use crate::upstream::Framing;
@@ -51,9 +51,9 @@ pub(super) enum Phase {
 pub(super) struct Client {
     pub peer: SocketAddr,
     /// Its IP address as text.
-    pub address: String,
+    address: String,
     /// It speaks TLS.
-    pub secure: bool,
+    secure: bool,
     /// The service its listener belongs to, for answers of our own.
     pub cluster: Arc<Cluster>,
     /// Whose cells its requests are counted in.
@@ -147,6 +147,11 @@ impl Client {
             unflushed: AtomicBool::new(false),
             task: Mutex::default(),
         })
+    }
+
+    /// As its requests tell the instances.
+    pub fn caller(&self) -> Caller<'_> {
+        Caller { address: &self.address, secure: self.secure }
     }
 
     /// A request begins.

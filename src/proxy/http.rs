@@ -71,7 +71,7 @@ async fn answer(
     let mut text = worker.take_scratch();
     let written = {
         let rng = &mut *worker.rng.borrow_mut();
-        head.write(framing, Heard(&heard), &client.address, client.secure, service, rng, &mut text)
+        head.write(framing, Heard(&heard), client.caller(), service, rng, &mut text)
     };
     if let Err(why) = written.and_then(|beyond| client.hear_on(heard, beyond, framing)) {
         worker.give_scratch_back(text);

@@ -51,7 +51,9 @@ mod tests {
         }
         assert_eq!(said(PREFACE), Said::Http2);
         assert_eq!(said(&[PREFACE, b"\0\0\0\x04"].concat()), Said::Http2);
-        for other in ["GET / HTTP/1.1\r\n", "POST", "PRI / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nXX", "\r\n", "x"] {
+        for other in
+            ["GET / HTTP/1.1\r\n", "POST", "PRI / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nXX", "\r\n", "x"]
+        {
             assert_eq!(said(other.as_bytes()), Said::Http1, "{other}");
         }
     }

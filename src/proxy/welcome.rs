@@ -36,12 +36,7 @@ impl Doorman {
 
     /// Waits for the client's first byte, then shakes hands within the time for a head; `None` if the connection is
     /// over.
-    pub async fn welcome(
-        self,
-        seat: &Seat,
-        stream: TcpStream,
-        task: &mut Watched,
-    ) -> Option<Transport> {
+    pub async fn welcome(self, seat: &Seat, stream: TcpStream, task: &mut Watched) -> Option<Transport> {
         let (client, limits) = (&*seat.client, &seat.worker.shared.limits);
         let stream = Transport::Plain(stream);
         let first = first_byte(&stream, client, task).await?;

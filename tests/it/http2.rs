@@ -34,10 +34,10 @@ fn post(path: &str) -> Request<()> {
 
 /// Three instances behind one service.
 async fn three(more: &str) -> (Vec<Instance>, Sidecar) {
-    let instances = [Instance::start("one").await, Instance::start("two").await, Instance::start("three").await];
+    let instances =
+        [Instance::start("one").await, Instance::start("two").await, Instance::start("three").await];
     let addrs: Vec<_> = instances.iter().map(|instance| instance.addr().to_string()).collect();
-    let config =
-        format!("workers = 1\n[service.web]\nfrom = \"static://{}\"\n{more}", addrs.join(","));
+    let config = format!("workers = 1\n[service.web]\nfrom = \"static://{}\"\n{more}", addrs.join(","));
     (instances.into(), Sidecar::start(&config).await)
 }
 
@@ -266,7 +266,8 @@ async fn own_answers_are_answers_of_http_2() {
     assert_eq!(answer.header("content-length").unwrap(), answer.body.len().to_string());
     let head = peer.ask(Request::head("http://peer.test/").body(()).unwrap(), b"").await.unwrap();
     assert_eq!((head.status, head.body.len()), (502, 0));
-    let request = Request::post("http://peer.test/a.B/C").header("content-type", "application/grpc").body(()).unwrap();
+    let request =
+        Request::post("http://peer.test/a.B/C").header("content-type", "application/grpc").body(()).unwrap();
     let (answer, _send) = peer.begin(request, false).await;
     let answer = whole(answer.await.unwrap()).await.unwrap();
     assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("14")));
@@ -327,7 +328,8 @@ async fn a_stop_lets_running_streams_finish() {
     let mut idle = open(&sidecar).await;
     assert_eq!(idle.get("/").await.unwrap().status, 200);
     let (answer, _send) = peer.begin(get("/delay/1500"), true).await;
-    eventually("the request runs", SOON, async || (instance.count("/delay/1500").await == 1).then_some(())).await;
+    eventually("the request runs", SOON, async || (instance.count("/delay/1500").await == 1).then_some(()))
+        .await;
     sidecar.signal("TERM");
     idle.ended(SOON).await.unwrap();
     assert_eq!(whole(answer.await.unwrap()).await.unwrap().text(), "one");
@@ -358,7 +360,9 @@ async fn curl_speaks_it() {
     let sidecar = facing(instance.addr(), "").await;
     let url = format!("http://{}", sidecar.service("web"));
     // One request each: curl 7.88 does not find its way back to such a connection.
-    for (path, more, expected) in [("/echo", &["--data-binary", "hello"][..], "hello 2 200"), ("/", &[], "one 2 200")] {
+    for (path, more, expected) in
+        [("/echo", &["--data-binary", "hello"][..], "hello 2 200"), ("/", &[], "one 2 200")]
+    {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--http2-prior-knowledge", "--write-out", " %{http_version} %{http_code}"]);
         curl.arg(format!("{url}{path}")).args(more);

@@ -28,9 +28,8 @@ async fn secure(own: &Signed, instance: SocketAddr, more: &str) -> Sidecar {
 }
 
 fn client(trusted: &Authority, own: Option<&Signed>, alpn: &[&str]) -> TlsClient {
-    let identity = own.map(|own| {
-        Identity::new(certificates(&own.cert).unwrap(), private_key(&own.key).unwrap()).unwrap()
-    });
+    let identity = own
+        .map(|own| Identity::new(certificates(&own.cert).unwrap(), private_key(&own.key).unwrap()).unwrap());
     let settings = TlsSettings {
         trusted: authorities(&trusted.cert()).unwrap(),
         identity,
@@ -202,7 +201,11 @@ async fn a_large_answer_over_tls_is_whole() {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--fail", flag, &url, "--cacert"]).arg(ours.cert());
         let output = tokio::task::spawn_blocking(move || curl.output().unwrap()).await.unwrap();
-        assert!(output.status.success() && output.stdout.len() == 20_000_000, "{flag}: {}", output.stdout.len());
+        assert!(
+            output.status.success() && output.stdout.len() == 20_000_000,
+            "{flag}: {}",
+            output.stdout.len()
+        );
         assert!(output.stdout == crate::support::pattern::bytes(0..20_000_000), "{flag}");
     }
 }

@@ -33,6 +33,15 @@ pub(in crate::proxy) struct Traits {
     pub circles: bool,
 }
 
+/// Who sent it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Caller<'a> {
+    /// The IP address.
+    pub address: &'a str,
+    /// By TLS.
+    pub secure: bool,
+}
+
 /// A head, read in one pass.
 #[derive(Debug)]
 pub(in crate::proxy) struct Head<'a> {
@@ -132,8 +141,8 @@ impl<'a> Head<'a> {
     }
 
     /// Writes the head that the instance gets to `out`, in the spelling that was `heard`. `service` is its Host if the
-    /// client named none; `secure` says that it speaks TLS. A gRPC deadline is left out: what is left of it is not known
-    /// yet. Tells how much was heard beyond this head.
+    /// client named none. A gRPC deadline is left out: what is left of it is not known yet. Tells how much was heard
+    /// beyond this head.
     ///
     /// # Errors
     /// If the head that was heard has another meaning than the one that was read. The text says what is wrong.
@@ -141,8 +150,7 @@ impl<'a> Head<'a> {
         &self,
         framing: Framing,
         heard: Heard<'_>,
-        peer: &str,
-        secure: bool,
+        caller: Caller<'_>,
         service: &str,
         rng: &mut SmallRng,
         out: &mut Vec<u8>,
@@ -177,7 +185,7 @@ impl<'a> Head<'a> {
                     for hop in headers.get_all(name) {
                         out.push(&[hop.as_bytes(), b", "]);
                     }
-                    out.push(&[peer.as_bytes(), b"\r\n"]);
+                    out.push(&[caller.address.as_bytes(), b"\r\n"]);
                 }
                 _ => {
                     proto |= field == Field::ForwardedProto;
@@ -200,10 +208,14 @@ impl<'a> Head<'a> {
             out.push(&[b"transfer-encoding: chunked\r\n"]);
         }
         if !forwarded {
-            out.field(b"x-forwarded-for", peer.as_bytes());
+            out.field(b"x-forwarded-for", caller.address.as_bytes());
         }
         if !proto {
-            out.push(&[if secure { b"x-forwarded-proto: https\r\n" } else { &b"x-forwarded-proto: http\r\n"[..] }]);
+            out.push(&[if caller.secure {
+                b"x-forwarded-proto: https\r\n"
+            } else {
+                &b"x-forwarded-proto: http\r\n"[..]
+            }]);
         }
         if let (false, Some(host)) = (forwarded_host, host) {
             out.field(b"x-forwarded-host", host);

@@ -1,6 +1,6 @@
 //! What heads become on their way.
 
-use super::{Head, Heard, Traits};
+use super::{Caller, Head, Heard, Traits};
 use crate::upstream::Framing;
 use http::{Request, Version, request};
 use rand::SeedableRng;
@@ -45,7 +45,8 @@ fn sent(build: request::Builder) -> (Sent, Traits) {
     let head = Head::read(&parts).unwrap();
     let mut rng = SmallRng::seed_from_u64(1);
     let mut text = Vec::new();
-    head.write(Framing::Empty, Heard(b""), "127.0.0.1", false, "web", &mut rng, &mut text).unwrap();
+    let caller = Caller { address: "127.0.0.1", secure: false };
+    head.write(Framing::Empty, Heard(b""), caller, "web", &mut rng, &mut text).unwrap();
     (Sent::of(&text), head.traits)
 }
 
@@ -271,7 +272,7 @@ fn a_target_that_was_cut_is_refused() {
         let mut rng = SmallRng::seed_from_u64(1);
         Head::read(&parts)
             .unwrap()
-            .write(Framing::Empty, Heard(line.as_bytes()), "127.0.0.1", "web", &mut rng, &mut text)
+            .write(Framing::Empty, Heard(line.as_bytes()), Caller { address: "127.0.0.1", secure: false }, "web", &mut rng, &mut text)
             .map(|_| Sent::of(&text).target)
     };
     assert!(heard("/a#b", Request::get("/a")).is_err());

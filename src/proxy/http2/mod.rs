@@ -58,7 +58,8 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
     let shaken = timeout(limits.head_timeout, settings(limits).handshake(io)).await;
     let Ok(Ok(mut connection)) = shaken else { return };
     let booth = Booth::new(Arc::clone(&client.cluster), seat.worker.index);
-    let front = Rc::new(Front { seat: Rc::clone(&seat), booth, streams: Cell::new(0), date: RefCell::default() });
+    let front =
+        Rc::new(Front { seat: Rc::clone(&seat), booth, streams: Cell::new(0), date: RefCell::default() });
     front.rests();
     let mut patience: Option<Instant> = None;
     loop {
@@ -169,4 +170,3 @@ impl Drop for Open {
 /// What a stream is written with.
 type SendStream = h2::SendStream<Bytes>;
 type SendResponse = h2::server::SendResponse<Bytes>;
-

@@ -108,7 +108,7 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
     let written = {
         let rng = &mut *worker.rng.borrow_mut();
         let service = cluster.name().as_str();
-        head.write(framing, Heard(b""), &client.address, client.secure, service, rng, &mut text)
+        head.write(framing, Heard(b""), client.caller(), service, rng, &mut text)
     };
     if let Err(why) = written {
         worker.give_scratch_back(text);
@@ -165,4 +165,3 @@ fn length(parts: &request::Parts) -> Option<u64> {
     let value: &HeaderValue = parts.headers.get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
-

@@ -60,8 +60,7 @@ pub(super) async fn send(
     let end = bare || body.is_end_stream();
     let Ok(send) = stream.respond(Response::from_parts(parts, ()), end) else { return };
     let worker = &front.seat.worker;
-    let mut line =
-        Line { stream, send, alarm: &worker.alarm, idle: front.booth.settings.timeouts.idle };
+    let mut line = Line { stream, send, alarm: &worker.alarm, idle: front.booth.settings.timeouts.idle };
     line.stream.moves();
     if !end {
         match line.relay(&mut body).await {

@@ -45,7 +45,8 @@ async fn heads_that_are_too_large_are_a_431() {
         let request = http::Request::get("http://peer.test/").header("x-large", "a".repeat(bytes));
         request.body(()).unwrap()
     };
-    let many = (0..101).fold(http::Request::get("http://peer.test/"), |all, n| all.header(format!("x-{n}"), "1"));
+    let many =
+        (0..101).fold(http::Request::get("http://peer.test/"), |all, n| all.header(format!("x-{n}"), "1"));
     assert_eq!(peer.ask(large(66_000), b"").await.unwrap().status, 431);
     assert_eq!(peer.ask(many.body(()).unwrap(), b"").await.unwrap().status, 431);
     assert_eq!(peer.ask(large(60_000), b"").await.unwrap().status, 200);
@@ -108,7 +109,8 @@ async fn answers_that_nobody_reads_do_not_pile_up() {
 async fn a_client_that_reads_nothing_stalls_its_instance_alone() {
     let instance = Instance::start("one").await;
     let sidecar = facing(instance.addr(), "timeouts.idle = \"3s\"\n").await;
-    let mut peer = Peer::with(sidecar.service("web"), h2::client::Builder::new().initial_window_size(1 << 20)).await;
+    let mut peer =
+        Peer::with(sidecar.service("web"), h2::client::Builder::new().initial_window_size(1 << 20)).await;
     assert_eq!(peer.get("/").await.unwrap().status, 200);
     let before = sidecar.rss_kib();
     let mut answers = Vec::new();
@@ -130,7 +132,8 @@ async fn a_client_that_reads_nothing_stalls_its_instance_alone() {
 async fn a_window_that_stays_shut_ends_the_stream() {
     let server = ByHand::start().await;
     let sidecar = facing(server.addr(), "timeouts.idle = \"1s\"\n").await;
-    let mut peer = Peer::with(sidecar.service("web"), h2::client::Builder::new().initial_window_size(0)).await;
+    let mut peer =
+        Peer::with(sidecar.service("web"), h2::client::Builder::new().initial_window_size(0)).await;
     let (answer, _send) = peer.begin(get("/"), true).await;
     let mut instance = server.accept().await;
     instance.head().await.unwrap();

@@ -53,10 +53,7 @@ impl Peer {
         Self::over(TcpStream::connect(addr).await.unwrap(), builder).await
     }
 
-    pub async fn over(
-        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        builder: &Builder,
-    ) -> Self {
+    pub async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, builder: &Builder) -> Self {
         let (send, connection) = builder.handshake(io).await.unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
