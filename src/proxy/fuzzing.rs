@@ -1,7 +1,7 @@
 //! Entrances for fuzz targets: what a client may send.
 
 use super::grpc;
-use super::headers::{Ear, Head, Heard};
+use super::headers::{Caller, Ear, Head, Heard};
 use crate::upstream::Framing;
 use http::Request;
 use rand::SeedableRng;

@@ -237,6 +237,19 @@ async fn every_connection_is_judged_by_its_own_certificate() {
     }
 }
 
+#[tokio::test]
+async fn a_reloaded_client_reaches_its_clones() {
+    let [ours, theirs] = ["ours", "theirs"].map(Authority::new);
+    let server = TlsServer::start(&theirs.sign("web", HERE)).await;
+    let client = TlsClient::new(trusting(&ours)).unwrap();
+    let tls = Some(client.offering(&[b"http/1.1"]));
+    let settings = CheckSettings { tls, ..http(trusting(&ours)) };
+    assert_eq!(said(&settings, server.addr).await, "TLS: certificate not trusted (unknown issuer)");
+    client.reload(trusting(&theirs)).unwrap();
+    assert_eq!(said(&settings, server.addr).await, "");
+    assert_eq!(client, TlsClient::new(trusting(&theirs)).unwrap());
+}
+
 /// Address, state and first reason of every endpoint of a service, once all are judged.
 async fn judged(sidecar: &Sidecar, service: &str) -> Vec<[String; 3]> {
     let path = format!("/api/services/{service}");

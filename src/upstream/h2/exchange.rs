@@ -64,12 +64,16 @@ pub(in crate::upstream) fn begin(
 }
 
 /// Doubts the connection when it is dropped without an answer.
-struct Waiting(Option<Rc<Link>>);
+struct Waiting {
+    link: Option<Rc<Link>>,
+    /// Of the link, when the request began.
+    reads: u64,
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(link) = &self.0 {
-            link.doubt();
+        if let Some(link) = &self.link {
+            link.doubt(self.reads);
         }
     }
 }
@@ -86,7 +90,7 @@ impl Begun {
     {
         let Self { mut response, mut stream, slot, reused, ends, accept } = self;
         let mut upload = Upload::new(body, ask.framing, ends || accept.is_some());
-        let mut waiting = Waiting(Some(Rc::clone(slot.link())));
+        let mut waiting = Waiting { link: Some(Rc::clone(slot.link())), reads: slot.link().reads() };
         let answered = poll_fn(|cx| {
             if !upload.is_over()
                 && let Poll::Ready(Err(error)) = upload.poll(cx, &mut stream)
@@ -103,7 +107,7 @@ impl Begun {
             Poll::Ready(ready!(Pin::new(&mut response).poll(cx)).map_err(Cause::Http2))
         });
         let answered = answered.await;
-        waiting.0 = None;
+        waiting.link = None;
         match answered {
             Ok(response) => match accept {
                 Some(accept) if response.status().is_success() => {

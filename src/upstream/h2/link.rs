@@ -24,6 +24,8 @@ const MOST_STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 20;
 /// The same for all of them together: so much that clients who take nothing never hold up the others.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
+/// Between two pings: servers take those who ping them often for a nuisance (gRPC's close the connection).
+const BETWEEN_PINGS: Duration = Duration::from_secs(60);
 /// Bytes of a response's fields.
 const MOST_FIELDS: u32 = 400 << 10;
 
@@ -43,6 +45,7 @@ pub(in crate::upstream) struct Link {
     used: Cell<bool>,
     /// As of a sweep.
     idle_since: Cell<Option<Instant>>,
+    seen: Rc<RefCell<Seen>>,
     /// Somebody gave up waiting for an answer.
     doubted: Notify,
     /// Calls those who wait for a place at the target.
@@ -59,6 +62,7 @@ pub(in crate::upstream) struct Made {
     sender: SendRequest<Bytes>,
     connection: Connection<Sniffed, Bytes>,
     pings: Option<PingPong>,
+    seen: Rc<RefCell<Seen>>,
 }
 
 /// Begins HTTP/2, and waits for the instance's settings: they say how many requests it takes at once, and that it is
@@ -103,7 +107,7 @@ pub(in crate::upstream) async fn make(socket: Socket) -> Result<Made, Cause> {
             Err(error) => return Err(in_words(&error)),
         }
     }
-    Ok(Made { sender, connection, pings })
+    Ok(Made { sender, connection, pings, seen: Rc::clone(&seen) })
 }
 
 impl Link {
@@ -117,7 +121,7 @@ impl Link {
         tasks: &LocalTasks,
         patience: Duration,
     ) -> (Rc<Self>, impl Future<Output = ()> + use<>) {
-        let Made { sender, connection, pings } = made;
+        let Made { sender, connection, pings, seen } = made;
         let link = Rc::new(Self {
             sender: RefCell::new(Some(sender)),
             number,
@@ -126,6 +130,7 @@ impl Link {
             streams: Cell::new(0),
             used: Cell::new(false),
             idle_since: Cell::new(None),
+            seen,
             doubted: Notify::new(),
             room,
             driver: RefCell::new(None),
@@ -184,9 +189,17 @@ impl Link {
         now.saturating_duration_since(since) >= limit
     }
 
-    /// Somebody gave up waiting for an answer: the connection may be dead without a sign.
-    pub fn doubt(&self) {
-        self.doubted.notify_one();
+    /// How often something came.
+    pub fn reads(&self) -> u64 {
+        self.seen.borrow().reads
+    }
+
+    /// Somebody gave up waiting for an answer since there had been so many reads: if nothing at all came since then, the
+    /// connection may be dead without a sign.
+    pub fn doubt(&self, reads: u64) {
+        if self.reads() == reads {
+            self.doubted.notify_one();
+        }
     }
 }
 
@@ -212,6 +225,7 @@ async fn drive(
     mut pings: Option<PingPong>,
     patience: Duration,
 ) {
+    let mut pinged: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
@@ -219,10 +233,15 @@ async fn drive(
             _ = &mut connection => break,
             () = link.doubted.notified() => {}
         }
-        let Some(pings) = &mut pings else { continue };
-        if pings.send_ping(Ping::opaque()).is_err() {
+        let now = Instant::now();
+        let often = pinged.is_some_and(|before| now.saturating_duration_since(before) < BETWEEN_PINGS);
+        let sent = !often && pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
+        let Some(pings) = pings.as_mut().filter(|_| sent) else {
+            // Whoever comes gets another connection; those who wait here lose nothing.
+            link.retire();
             continue;
-        }
+        };
+        pinged = Some(now);
         let answered = poll_fn(|cx| {
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(false);

@@ -21,7 +21,7 @@ impl Opening {
     pub async fn wait(&self) -> Result<(), SendError> {
         loop {
             if let Some(outcome) = &*self.outcome.borrow() {
-                return outcome.as_ref().map(|()| ()).map_err(SendError::again);
+                return outcome.as_ref().copied().map_err(SendError::again);
             }
             self.done.notified().await;
         }

@@ -16,6 +16,8 @@ const ENOUGH: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     first: Vec<u8>,
+    /// How often something came.
+    pub reads: u64,
     pub refused: Option<TlsFailure>,
 }
 
@@ -47,6 +49,7 @@ impl AsyncRead for Sniffed {
         match &read {
             Poll::Ready(Ok(())) => {
                 let mut seen = this.seen.borrow_mut();
+                seen.reads += 1;
                 if seen.first.len() < ENOUGH {
                     let new = buf.filled().get(before..).unwrap_or_default();
                     seen.first.extend(new.iter().take(ENOUGH));

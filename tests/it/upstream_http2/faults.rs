@@ -172,6 +172,10 @@ async fn a_connection_that_falls_silent_is_given_up() {
     assert_eq!(send(&sidecar, "GET", "/hang").await.status, 504);
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!((send(&sidecar, "GET", "/").await.status, server.accepted()), (200, 2));
+    // It is not pinged again soon: the next request gets another connection instead, as it would in HTTP/1.1.
+    assert_eq!(send(&sidecar, "GET", "/hang").await.status, 504);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((send(&sidecar, "GET", "/").await.status, server.accepted()), (200, 3));
 }
 
 #[tokio::test]

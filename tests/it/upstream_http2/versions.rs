@@ -44,7 +44,11 @@ async fn without_tls_auto_is_http_2_for_grpc_and_http_1_for_all_others() {
     );
     let sidecar = Sidecar::start(&config).await;
     let post = |kind| {
-        Request::post("/grpc.Service/Call").header("content-type", kind).body(client::empty()).unwrap()
+        Request::post("/grpc.Service/Call")
+            .header("content-type", kind)
+            .header("te", "trailers")
+            .body(client::empty())
+            .unwrap()
     };
     let ask = async |name, kind| client::request(sidecar.service(name), post(kind)).await.unwrap();
     assert_eq!(sidecar.get("one", "/").await.instance(), "one");
