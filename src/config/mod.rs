@@ -11,6 +11,7 @@ mod env;
 mod listen;
 mod pairs;
 mod problem;
+mod protocol;
 mod register;
 mod registries;
 mod section;

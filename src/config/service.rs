@@ -61,7 +61,9 @@ pub(super) fn assemble(
     sources: Vec<Source>,
     rules: Rules,
 ) -> ServiceSettings {
-    let Rules { balance, check, retry, budget, timeouts, connections, limits, watch, mode, graces } = rules;
+    let Rules { balance, check, retry, budget, timeouts, connections, limits, watch, mode, graces, .. } =
+        rules;
+    let Rules { protocol, proxy_protocol, .. } = rules;
     let named = |source: Source| NamedSource { settings: source.settings, url: source.shown };
     ServiceSettings {
         name,
@@ -77,6 +79,8 @@ pub(super) fn assemble(
         limits,
         watch,
         graces,
+        protocol,
+        proxy_protocol,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::cluster::{Graces, Mode};
 use crate::discovery::{SourceSettings, WatchSettings};
 use crate::health::CheckSettings;
 use crate::model::ServiceName;
-use crate::policy::{BudgetSettings, ClientLimits, Limits, RetrySettings, Timeouts};
+use crate::policy::{BudgetSettings, ClientLimits, Limits, Protocol, ProxyProtocol, RetrySettings, Timeouts};
 use crate::registration::RegistrationSettings;
 use crate::telemetry::logging::Format;
 use crate::upstream::ConnectionSettings;
@@ -121,4 +121,6 @@ pub struct ServiceSettings {
     pub limits: Limits,
     pub watch: WatchSettings,
     pub graces: Graces,
+    pub protocol: Protocol,
+    pub proxy_protocol: ProxyProtocol,
 }

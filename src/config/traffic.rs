@@ -2,6 +2,7 @@
 
 use super::check;
 use super::document::Scalar;
+use super::protocol::{self, http_only};
 use super::section::Section;
 use super::units;
 use super::value::{DAY, MILLI, integer, quoted, with_unit};
@@ -9,7 +10,7 @@ use crate::balance::{Algorithm, Tried};
 use crate::cluster::{Graces, Mode};
 use crate::discovery::WatchSettings;
 use crate::health::CheckSettings;
-use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
+use crate::policy::{BudgetSettings, Limits, Protocol, ProxyProtocol, RetrySettings, Timeouts};
 use crate::upstream::ConnectionSettings;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(super) struct Rules {
     pub(super) watch: WatchSettings,
     pub(super) mode: Mode,
     pub(super) graces: Graces,
+    pub(super) protocol: Protocol,
+    pub(super) proxy_protocol: ProxyProtocol,
 }
 
 /// Tables and keys of a service that are planned.
@@ -43,8 +46,9 @@ impl Rules {
         let modes = Mode::ALL.map(|mode| (mode.as_str(), mode));
         let mode = section.choice("mode", &modes, &[], Mode::default());
         let graces = graces(section);
-        let (retry, budget) = retry(section.section("retry"));
-        let (timeouts, connections) = timeouts(section.section("timeouts"));
+        let (protocol, proxy_protocol) = protocol::read(section);
+        let (retry, budget) = retry(section.section("retry"), protocol);
+        let (timeouts, connections) = timeouts(section.section("timeouts"), protocol);
         Self {
             balance,
             check: check::read(section.section("health")),
@@ -56,6 +60,8 @@ impl Rules {
             watch: watch(section.section("watch")),
             mode,
             graces,
+            protocol,
+            proxy_protocol,
         }
     }
 }
@@ -84,7 +90,7 @@ fn empty_grace(section: &Section<'_>) -> Option<Duration> {
     grace
 }
 
-fn retry(section: Section<'_>) -> (RetrySettings, BudgetSettings) {
+fn retry(section: Section<'_>, protocol: Protocol) -> (RetrySettings, BudgetSettings) {
     let (retry, budget) = (RetrySettings::default(), BudgetSettings::default());
     let most = Tried::MOST as u32;
     let retry = RetrySettings {
@@ -102,12 +108,14 @@ fn retry(section: Section<'_>) -> (RetrySettings, BudgetSettings) {
         floor: section.integer("budget_floor", 0..=1_000_000, budget.floor),
     };
     not_above(&section, "backoff_base", retry.backoff_base, "backoff_cap", retry.backoff_cap);
+    let why = "a connection is tried again only until it has come about";
+    http_only(&section, protocol, &["statuses", "unsafe_methods", "retry_after_max", "body_limit"], why);
     section.finish();
     (retry, budget)
 }
 
 /// One table for users; two parts that keep to it.
-fn timeouts(section: Section<'_>) -> (Timeouts, ConnectionSettings) {
+fn timeouts(section: Section<'_>, protocol: Protocol) -> (Timeouts, ConnectionSettings) {
     let default = (Timeouts::default(), ConnectionSettings::default());
     let connect = section.duration("connect", MILLI..=DAY, default.1.connect);
     let timeouts = Timeouts {
@@ -127,6 +135,9 @@ fn timeouts(section: Section<'_>) -> (Timeouts, ConnectionSettings) {
         drain: section.duration("drain", Duration::ZERO..=DAY, default.1.drain),
     };
     not_above(&section, "connect", connect, "request", timeouts.request);
+    http_only(&section, protocol, &["idle"], "a connection without a byte ends after upgraded_idle");
+    let why = "each client has its own connection to an instance";
+    http_only(&section, protocol, &["keep_alive", "keep_alive_connections"], why);
     section.finish();
     (timeouts, connections)
 }

@@ -3,6 +3,7 @@
 mod awake;
 mod client;
 mod connection;
+mod entry;
 mod error;
 mod failed;
 mod forward;
@@ -10,8 +11,10 @@ mod headers;
 mod http;
 mod listener;
 mod place;
+mod proxy_protocol;
 mod relay;
 mod socket;
+mod tcp;
 mod upgrade;
 mod upload;
 mod worker;

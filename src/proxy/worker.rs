@@ -3,7 +3,9 @@
 use super::awake::Awake;
 use super::client::Client;
 use super::connection;
+use super::entry;
 use super::place::Place;
+use super::tcp::Streams;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
 use crate::rt::{Alarm, LocalTasks};
@@ -64,6 +66,9 @@ pub struct Worker {
     pub(super) tasks: LocalTasks,
     pub(super) alarm: Rc<Alarm>,
     clients: RefCell<HashMap<u64, Arc<Client>>>,
+    /// Connections that are still to say who they are.
+    pub(super) entering: Cell<usize>,
+    pub(super) streams: Streams,
     /// Those of them that do not rest: few, as a rule.
     awake: RefCell<Awake>,
     someone_awoke: Notify,
@@ -94,6 +99,8 @@ impl Worker {
             scratch: RefCell::default(),
             tasks,
             clients: RefCell::default(),
+            entering: Cell::new(0),
+            streams: Streams::default(),
             awake: RefCell::default(),
             someone_awoke: Notify::new(),
             next_expiry: Cell::default(),
@@ -110,9 +117,13 @@ impl Worker {
         cluster: Arc<Cluster>,
         place: Place,
     ) {
-        let seat = Rc::new(Seat::take(self, peer, &cluster, place));
         // Answers are small and must not wait for an acknowledgement; a socket that refuses will fail by itself.
         let _ = stream.set_nodelay(true);
+        if !entry::is_plain(&cluster) {
+            self.tasks.spawn("client", entry::run(Rc::clone(self), stream, peer, cluster, place));
+            return;
+        }
+        let seat = Rc::new(Seat::take(self, peer, &cluster, place));
         self.tasks.spawn("client", connection::run(seat, stream));
     }
 
@@ -137,6 +148,7 @@ impl Worker {
         loop {
             let now = tick.tick().await;
             self.upstream.sweep(now);
+            self.streams.sweep(now);
             self.end_overdue(now);
         }
     }
@@ -175,7 +187,7 @@ impl Worker {
     }
 
     pub(super) fn clients(&self) -> usize {
-        self.clients.borrow().len()
+        self.clients.borrow().len() + self.entering.get()
     }
 }
 
@@ -189,7 +201,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Arc<Cluster>, place: Place) -> Self {
+    pub(super) fn take(worker: &Rc<Worker>, peer: SocketAddr, cluster: &Arc<Cluster>, place: Place) -> Self {
         let client = Client::new(peer, cluster, worker.index, Instant::now());
         if worker.stopping.get() {
             client.stop();

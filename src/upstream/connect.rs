@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Connects, or gives up after `limit`.
-pub(super) async fn connect(addr: SocketAddr, limit: Duration) -> Result<TcpStream, SendError> {
+///
+/// # Errors
+/// Always of [`super::Stage::Connect`].
+pub async fn connect(addr: SocketAddr, limit: Duration) -> Result<TcpStream, SendError> {
     let stream = tokio::time::timeout(limit, TcpStream::connect(addr))
         .await
         .map_err(|_| SendError::connect(Cause::Timeout))?

@@ -14,6 +14,7 @@ mod wire;
 use std::time::Duration;
 
 pub use body::{BrokenBody, UpstreamBody};
+pub use connect::connect;
 pub use error::{Cause, SendError, Stage};
 pub use exchange::{Reply, Sending};
 pub use head::{Fields, Head};

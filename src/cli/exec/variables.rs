@@ -4,15 +4,15 @@ use crate::config::Settings;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// `OUTRIGGER_<SERVICE>_URL` of every service, and `OUTRIGGER_ADMIN_URL`.
+/// `OUTRIGGER_<SERVICE>_URL` of every service, `http://` or `tcp://`, and `OUTRIGGER_ADMIN_URL`.
 ///
 /// # Errors
 /// Which two want the same variable.
 pub(super) fn of(settings: &Settings) -> Result<BTreeMap<String, String>, String> {
     let mut owners: BTreeMap<String, (String, String)> = BTreeMap::new();
-    let mut add = |variable: String, owner: String, addr: Option<SocketAddr>| {
+    let mut add = |variable: String, owner: String, scheme: &str, addr: Option<SocketAddr>| {
         let Some(addr) = addr else { return Ok(()) };
-        let url = format!("http://{}", called(addr));
+        let url = format!("{scheme}://{}", called(addr));
         match owners.insert(variable.clone(), (owner.clone(), url)) {
             None => Ok(()),
             Some((other, _)) => {
@@ -20,12 +20,12 @@ pub(super) fn of(settings: &Settings) -> Result<BTreeMap<String, String>, String
             }
         }
     };
-    add("OUTRIGGER_ADMIN_URL".to_owned(), "the admin address".to_owned(), settings.admin.listen)?;
+    add("OUTRIGGER_ADMIN_URL".to_owned(), "the admin address".to_owned(), "http", settings.admin.listen)?;
     for service in &settings.services {
         let name = service.name.as_str();
         // The first one of IPv4, which every library speaks.
         let addr = service.listen.iter().find(|addr| addr.is_ipv4()).or(service.listen.first()).copied();
-        add(variable(name), format!("service {name}"), addr)?;
+        add(variable(name), format!("service {name}"), service.protocol.as_str(), addr)?;
     }
     Ok(owners.into_iter().map(|(variable, (_, url))| (variable, url)).collect())
 }
