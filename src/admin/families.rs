@@ -25,9 +25,14 @@ pub(super) fn families() -> [Family; 23] {
         family(
             "outrigger_requests_total",
             Counter,
-            "Requests by the status that the client got; 499 stands for a client that went away.",
+            "Requests by the status that the client got; 499 stands for a client that went away. TCP connections that an \
+             instance took have the code tcp, others that of the HTTP answer which they could not get.",
             |scrape, series| {
                 scrape.each(|service| {
+                    if service.totals.carried > 0 {
+                        let labels = [("service", &*service.name), ("code", "tcp")];
+                        series.count(&labels, service.totals.carried)?;
+                    }
                     service.totals.codes.iter().try_for_each(|(code, count)| {
                         series.count(&[("service", &service.name), ("code", &code.to_string())], *count)
                     })
@@ -37,7 +42,8 @@ pub(super) fn families() -> [Family; 23] {
         family(
             "outrigger_request_duration_seconds",
             Histogram,
-            "From the request's head to the last byte of the response, all attempts together.",
+            "From the request's head to the last byte of the response, all attempts together; of a TCP connection, from its \
+             beginning to its end.",
             |scrape, series| {
                 scrape
                     .each(|service| series.histogram(&[("service", &service.name)], &service.totals.duration))

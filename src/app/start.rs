@@ -164,6 +164,8 @@ fn upstream(
         limits: service.limits,
         checked: service.check.is_some(),
         mode: service.mode,
+        protocol: service.protocol,
+        proxy_protocol: service.proxy_protocol,
     };
     let memory = remember(tasks, snapshot, &name, &statuses);
     let cluster = Cluster::new(settings, statuses, workers, Instant::now());

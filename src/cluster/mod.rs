@@ -27,7 +27,7 @@ use self::room::Room;
 use crate::balance::{Algorithm, Tried};
 use crate::discovery::Status;
 use crate::model::ServiceName;
-use crate::policy::{Budget, BudgetSettings, Limits, RetrySettings, Timeouts};
+use crate::policy::{Budget, BudgetSettings, Limits, Protocol, ProxyProtocol, RetrySettings, Timeouts};
 use crate::upstream::ConnectionSettings;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub struct ClusterSettings {
     /// New targets are unproven until their first check.
     pub checked: bool,
     pub mode: Mode,
+    pub protocol: Protocol,
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl ClusterSettings {
@@ -63,6 +65,8 @@ impl ClusterSettings {
             limits: Limits::default(),
             checked: false,
             mode: Mode::default(),
+            protocol: Protocol::default(),
+            proxy_protocol: ProxyProtocol::default(),
         }
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct ServiceTally {
     /// By status, 100 to 599; own answers included.
     codes: [LocalCounter; Self::CODES],
+    /// TCP connections that an instance took.
+    carried: LocalCounter,
     duration: Histogram,
     attempts: [LocalCounter; Outcome::ALL.len()],
     retries: [LocalCounter; RetryReason::ALL.len()],
@@ -26,6 +28,16 @@ impl ServiceTally {
         if let Some(cell) = self.codes.get(usize::from(code.wrapping_sub(Self::FIRST))) {
             cell.inc();
         }
+        self.duration.observe(took);
+    }
+
+    /// A TCP connection has got its instance.
+    pub fn carried(&self) {
+        self.carried.inc();
+    }
+
+    /// It has come to its end.
+    pub fn carried_for(&self, took: Duration) {
         self.duration.observe(took);
     }
 
@@ -51,6 +63,7 @@ impl ServiceTally {
 impl Default for ServiceTally {
     fn default() -> Self {
         Self {
+            carried: LocalCounter::default(),
             codes: [const { LocalCounter::new() }; Self::CODES],
             duration: Histogram::default(),
             attempts: Default::default(),
@@ -65,6 +78,8 @@ impl Default for ServiceTally {
 pub struct Totals {
     /// Only statuses that occurred.
     pub codes: Vec<(u16, u64)>,
+    /// TCP connections that an instance took.
+    pub carried: u64,
     /// Counts by bucket of [`Histogram::BOUNDS`] (the last is beyond), and the sum in seconds.
     pub duration: ([u64; Histogram::BOUNDS.len() + 1], f64),
     pub attempts: Vec<(Outcome, u64)>,
@@ -91,6 +106,7 @@ impl Totals {
             tally.duration.read(&mut duration);
         }
         Self {
+            carried: tallies.iter().map(|tally| tally.carried.get()).sum(),
             codes: (ServiceTally::FIRST..).zip(sum(tallies, |t| &t.codes)).filter(|c| c.1 > 0).collect(),
             duration,
             attempts: Outcome::ALL.into_iter().zip(sum(tallies, |t| &t.attempts)).collect(),
@@ -114,9 +130,12 @@ mod tests {
         tallies[1].retry(RetryReason::Reset);
         tallies[0].denied(Denied::Budget);
         tallies[0].attempt(Outcome::Timeout);
+        tallies[0].carried();
+        tallies[1].carried();
+        tallies[1].carried_for(Duration::from_secs(7));
         let totals = Totals::of(&tallies);
-        assert_eq!(totals.codes, [(200, 2), (599, 1)]);
-        assert_eq!(totals.duration.0.iter().sum::<u64>(), 4);
+        assert_eq!((&totals.codes[..], totals.carried), (&[(200, 2), (599, 1)][..], 2));
+        assert_eq!(totals.duration.0.iter().sum::<u64>(), 5);
         assert!(totals.retries.contains(&(RetryReason::Reset, 1)));
         assert!(totals.denied.contains(&(Denied::Budget, 1)));
         assert!(totals.attempts.contains(&(Outcome::Timeout, 1)));

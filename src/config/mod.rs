@@ -11,6 +11,7 @@ mod listen;
 mod listen_tls;
 mod pairs;
 mod problem;
+mod protocol;
 mod register;
 mod registries;
 mod section;

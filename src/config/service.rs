@@ -61,19 +61,9 @@ pub(super) fn assemble(
     sources: Vec<Source>,
     rules: Rules,
 ) -> ServiceSettings {
-    let Rules {
-        balance,
-        check,
-        retry,
-        budget,
-        timeouts,
-        connections,
-        limits,
-        watch,
-        mode,
-        graces,
-        listen_tls,
-    } = rules;
+    let Rules { balance, check, retry, budget, timeouts, connections, limits, watch, mode, graces, .. } =
+        rules;
+    let Rules { listen_tls, protocol, proxy_protocol, .. } = rules;
     let named = |source: Source| NamedSource { settings: source.settings, url: source.shown };
     ServiceSettings {
         name,
@@ -90,6 +80,8 @@ pub(super) fn assemble(
         limits,
         watch,
         graces,
+        protocol,
+        proxy_protocol,
     }
 }
 

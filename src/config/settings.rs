@@ -6,7 +6,7 @@ use crate::discovery::{SourceSettings, WatchSettings};
 use crate::health::CheckSettings;
 use crate::model::ServiceName;
 use crate::net::tls::server::TlsServer;
-use crate::policy::{BudgetSettings, ClientLimits, Limits, RetrySettings, Timeouts};
+use crate::policy::{BudgetSettings, ClientLimits, Limits, Protocol, ProxyProtocol, RetrySettings, Timeouts};
 use crate::registration::RegistrationSettings;
 use crate::telemetry::logging::Format;
 use crate::upstream::ConnectionSettings;
@@ -124,4 +124,6 @@ pub struct ServiceSettings {
     pub limits: Limits,
     pub watch: WatchSettings,
     pub graces: Graces,
+    pub protocol: Protocol,
+    pub proxy_protocol: ProxyProtocol,
 }

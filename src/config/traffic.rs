@@ -3,6 +3,7 @@
 use super::check;
 use super::document::Scalar;
 use super::listen_tls;
+use super::protocol::{self, http_only};
 use super::section::Section;
 use super::tls;
 use super::units;
@@ -12,7 +13,7 @@ use crate::cluster::{Graces, Mode};
 use crate::discovery::WatchSettings;
 use crate::health::CheckSettings;
 use crate::net::tls::server::TlsServer;
-use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
+use crate::policy::{BudgetSettings, Limits, Protocol, ProxyProtocol, RetrySettings, Timeouts};
 use crate::upstream::{ConnectionSettings, HttpVersion};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct Rules {
     pub(super) mode: Mode,
     pub(super) graces: Graces,
     pub(super) listen_tls: Option<TlsServer>,
+    pub(super) protocol: Protocol,
+    pub(super) proxy_protocol: ProxyProtocol,
 }
 
 /// Tables and keys of a service that are planned.
@@ -47,11 +50,14 @@ impl Rules {
         let modes = Mode::ALL.map(|mode| (mode.as_str(), mode));
         let mode = section.choice("mode", &modes, &[], Mode::default());
         let graces = graces(section);
+        let (protocol, proxy_protocol) = protocol::read(section);
+        let why = "bytes pass as they are, those of TLS too";
+        http_only(section, protocol, &["http", "tls", "listen_tls"], why);
         let versions = HttpVersion::ALL.map(|version| (version.as_str(), version));
         let http = section.choice("http", &versions, &[], HttpVersion::default());
         let tls = tls::of_service(section, http);
-        let (retry, budget) = retry(section.section("retry"));
-        let (timeouts, connections) = timeouts(section.section("timeouts"));
+        let (retry, budget) = retry(section.section("retry"), protocol);
+        let (timeouts, connections) = timeouts(section.section("timeouts"), protocol);
         let check = check::read(section.section("health"), tls.as_ref());
         Self {
             balance,
@@ -65,6 +71,8 @@ impl Rules {
             mode,
             graces,
             listen_tls: listen_tls::read(section),
+            protocol,
+            proxy_protocol,
         }
     }
 }
@@ -93,7 +101,7 @@ fn empty_grace(section: &Section<'_>) -> Option<Duration> {
     grace
 }
 
-fn retry(section: Section<'_>) -> (RetrySettings, BudgetSettings) {
+fn retry(section: Section<'_>, protocol: Protocol) -> (RetrySettings, BudgetSettings) {
     let (retry, budget) = (RetrySettings::default(), BudgetSettings::default());
     let most = Tried::MOST as u32;
     let retry = RetrySettings {
@@ -111,12 +119,14 @@ fn retry(section: Section<'_>) -> (RetrySettings, BudgetSettings) {
         floor: section.integer("budget_floor", 0..=1_000_000, budget.floor),
     };
     not_above(&section, "backoff_base", retry.backoff_base, "backoff_cap", retry.backoff_cap);
+    let why = "a connection is tried again only until it has come about";
+    http_only(&section, protocol, &["statuses", "unsafe_methods", "retry_after_max", "body_limit"], why);
     section.finish();
     (retry, budget)
 }
 
 /// One table for users; two parts that keep to it.
-fn timeouts(section: Section<'_>) -> (Timeouts, ConnectionSettings) {
+fn timeouts(section: Section<'_>, protocol: Protocol) -> (Timeouts, ConnectionSettings) {
     let default = (Timeouts::default(), ConnectionSettings::default());
     let connect = section.duration("connect", MILLI..=DAY, default.1.connect);
     let timeouts = Timeouts {
@@ -137,6 +147,9 @@ fn timeouts(section: Section<'_>) -> (Timeouts, ConnectionSettings) {
         ..default.1
     };
     not_above(&section, "connect", connect, "request", timeouts.request);
+    http_only(&section, protocol, &["idle"], "a connection without a byte ends after upgraded_idle");
+    let why = "each client has its own connection to an instance";
+    http_only(&section, protocol, &["keep_alive", "keep_alive_connections"], why);
     section.finish();
     (timeouts, connections)
 }

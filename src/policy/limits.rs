@@ -24,11 +24,12 @@ impl Default for Limits {
 pub struct Timeouts {
     /// How long a request may wait for the very first list of instances; within `request`.
     pub first_list: Duration,
-    /// Request to response head, all attempts together. The clock stands still while an upload makes progress.
+    /// Request to response head, all attempts together. The clock stands still while an upload makes progress. For TCP,
+    /// until an instance is connected.
     pub request: Duration,
     /// No byte of a body in either direction.
     pub idle: Duration,
-    /// No byte through an upgraded connection.
+    /// No byte through an upgraded connection, or one that is TCP from the beginning, in either direction.
     pub upgraded_idle: Duration,
 }
 

@@ -2,8 +2,10 @@
 
 mod budget;
 mod limits;
+mod protocol;
 mod retry;
 
 pub use budget::{Budget, BudgetSettings};
 pub use limits::{ClientLimits, Limits, Timeouts};
+pub use protocol::{Protocol, ProxyProtocol, ProxyVersion};
 pub use retry::{Ask, Denied, Failure, Next, RetryReason, RetrySettings, decide};

@@ -53,11 +53,8 @@ impl Awake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::Algorithm;
-    use crate::cluster::{Cluster, ClusterSettings, Mode};
+    use crate::cluster::{Cluster, ClusterSettings};
     use crate::model::ServiceName;
-    use crate::policy::{BudgetSettings, Limits, RetrySettings, Timeouts};
-    use crate::upstream::ConnectionSettings;
     use std::time::Duration;
 
     fn client(cluster: &Arc<Cluster>, now: Instant) -> Arc<Client> {
@@ -65,17 +62,7 @@ mod tests {
     }
 
     fn cluster() -> Arc<Cluster> {
-        let settings = ClusterSettings {
-            name: ServiceName::new("web").unwrap(),
-            algorithm: Algorithm::RoundRobin,
-            retry: RetrySettings::default(),
-            budget: BudgetSettings::default(),
-            timeouts: Timeouts::default(),
-            connections: ConnectionSettings::default(),
-            limits: Limits::default(),
-            checked: false,
-            mode: Mode::default(),
-        };
+        let settings = ClusterSettings::new(ServiceName::new("web").unwrap());
         Cluster::new(settings, Vec::new(), 1, Instant::now())
     }
 

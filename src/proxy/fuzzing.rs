@@ -44,7 +44,14 @@ pub fn request(text: &[u8]) {
     let Ok(head) = Head::read(&parts) else { return };
     let mut out = Vec::new();
     let mut rng = SmallRng::seed_from_u64(1);
-    let Ok(beyond) = head.write(Framing::Empty, Heard(text), Caller { address: "127.0.0.1", secure: false }, "web", &mut rng, &mut out) else {
+    let Ok(beyond) = head.write(
+        Framing::Empty,
+        Heard(text),
+        Caller { address: "127.0.0.1", secure: false },
+        "web",
+        &mut rng,
+        &mut out,
+    ) else {
         return;
     };
     assert_eq!(beyond, text.len() - length, "where the head ends");

@@ -3,7 +3,9 @@
 use super::awake::Awake;
 use super::client::Client;
 use super::connection;
+use super::entry;
 use super::place::Place;
+use super::tcp::Streams;
 use super::welcome::Doorman;
 use crate::cluster::Cluster;
 use crate::policy::ClientLimits;
@@ -65,6 +67,9 @@ pub struct Worker {
     pub(super) tasks: LocalTasks,
     pub(super) alarm: Rc<Alarm>,
     clients: RefCell<HashMap<u64, Arc<Client>>>,
+    /// Connections that are still to say who they are.
+    pub(super) entering: Cell<usize>,
+    pub(super) streams: Streams,
     /// Those of them that do not rest: few, as a rule.
     awake: RefCell<Awake>,
     someone_awoke: Notify,
@@ -95,6 +100,8 @@ impl Worker {
             scratch: RefCell::default(),
             tasks,
             clients: RefCell::default(),
+            entering: Cell::new(0),
+            streams: Streams::default(),
             awake: RefCell::default(),
             someone_awoke: Notify::new(),
             next_expiry: Cell::default(),
@@ -112,10 +119,15 @@ impl Worker {
         doorman: Option<Doorman>,
         place: Place,
     ) {
-        let client = Client::new(peer, doorman.is_some(), &cluster, self.index, Instant::now());
-        let seat = Rc::new(Seat::take(self, client, place));
         // Answers are small and must not wait for an acknowledgement; a socket that refuses will fail by itself.
         let _ = stream.set_nodelay(true);
+        if !entry::is_plain(&cluster) {
+            let entering = entry::run(Rc::clone(self), stream, peer, cluster, doorman, place);
+            self.tasks.spawn("client", entering);
+            return;
+        }
+        let client = Client::new(peer, doorman.is_some(), &cluster, self.index, Instant::now());
+        let seat = Rc::new(Seat::take(self, client, place));
         self.tasks.spawn("client", connection::run(seat, stream, doorman));
     }
 
@@ -140,6 +152,7 @@ impl Worker {
         loop {
             let now = tick.tick().await;
             self.upstream.sweep(now);
+            self.streams.sweep(now);
             self.end_overdue(now);
         }
     }
@@ -178,7 +191,7 @@ impl Worker {
     }
 
     pub(super) fn clients(&self) -> usize {
-        self.clients.borrow().len()
+        self.clients.borrow().len() + self.entering.get()
     }
 }
 
@@ -192,7 +205,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    fn take(worker: &Rc<Worker>, client: Arc<Client>, place: Place) -> Self {
+    pub(super) fn take(worker: &Rc<Worker>, client: Arc<Client>, place: Place) -> Self {
         if worker.stopping.get() {
             client.stop();
         }

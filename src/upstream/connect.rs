@@ -5,6 +5,8 @@ use super::socket::Socket;
 use super::{ConnectionSettings, SendError};
 use crate::model::Target;
 use crate::net::tls::{ServerName, TlsClient, TlsFailure};
+use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Connects within the limit of the settings, the handshake of TLS included. `alpn` is offered instead of what the
@@ -62,4 +64,18 @@ pub(super) fn tell_trust(target: &Target) {
         let endpoint = &target.endpoint;
         tracing::info!(target.addr = %endpoint.addr, instance = %endpoint.instance, "an instance can be used over TLS again");
     }
+}
+
+/// Connects for bytes that are not HTTP, or gives up after `limit`.
+///
+/// # Errors
+/// Always of [`super::Stage::Connect`].
+pub async fn connect_plain(addr: SocketAddr, limit: Duration) -> Result<TcpStream, SendError> {
+    let stream = tokio::time::timeout(limit, TcpStream::connect(addr))
+        .await
+        .map_err(|_| SendError::connect(Cause::Timeout))?
+        .map_err(SendError::connect)?;
+    // Small requests must not wait for an acknowledgement (Nagle, RFC 896).
+    stream.set_nodelay(true).map_err(SendError::connect)?;
+    Ok(stream)
 }

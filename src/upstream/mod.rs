@@ -20,6 +20,7 @@ use crate::net::tls::TlsClient;
 use std::time::Duration;
 
 pub use body::{BrokenBody, UpstreamBody};
+pub use connect::connect_plain;
 pub use error::{Cause, SendError, Stage};
 pub use exchange::{Reply, Sending};
 pub use head::{Fields, Head};

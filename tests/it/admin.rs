@@ -7,13 +7,13 @@ use ask::{Asked, ask, ask_with, connect, get, read_until};
 use exposition::{Sample, parse, parse_open};
 use outrigger::admin::{Window, serve};
 use outrigger::balance::{Algorithm, PickCtx, Tried};
-use outrigger::cluster::{Booth, Cluster, ClusterSettings, Graces, Keeper, Memory, Mode, Upkeep};
+use outrigger::cluster::{Booth, Cluster, ClusterSettings, Graces, Keeper, Memory, Upkeep};
 use outrigger::discovery::fixed::Fixed;
 use outrigger::discovery::{Answer, Discover, DiscoverError, WatchSettings, watch};
 use outrigger::model::{
     Endpoint, EndpointSet, Flag, InstanceId, Outcome, ServiceName, Standing, Weight, Zone,
 };
-use outrigger::policy::{BudgetSettings, Limits, RetryReason, RetrySettings, Timeouts};
+use outrigger::policy::RetryReason;
 use outrigger::rt::{Stop, Tasks};
 use outrigger::telemetry::{Events, Kind};
 use rand::SeedableRng;
@@ -63,15 +63,8 @@ impl Process {
 
     fn with(mut self, name: &str, url: &str, source: impl Discover) -> Self {
         let settings = ClusterSettings {
-            name: ServiceName::new(name).unwrap(),
             algorithm: Algorithm::LeastRequest,
-            retry: RetrySettings::default(),
-            budget: BudgetSettings::default(),
-            timeouts: Timeouts::default(),
-            connections: outrigger::upstream::ConnectionSettings::default(),
-            limits: Limits::default(),
-            checked: false,
-            mode: Mode::default(),
+            ..ClusterSettings::new(ServiceName::new(name).unwrap())
         };
         let service = settings.name.clone();
         let rng = SmallRng::seed_from_u64(1);

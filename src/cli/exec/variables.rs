@@ -4,7 +4,7 @@ use crate::config::Settings;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// `OUTRIGGER_<SERVICE>_URL` of every service, and `OUTRIGGER_ADMIN_URL`.
+/// `OUTRIGGER_<SERVICE>_URL` of every service, `http://` or `tcp://`, and `OUTRIGGER_ADMIN_URL`.
 ///
 /// # Errors
 /// Which two want the same variable.
@@ -25,7 +25,7 @@ pub(super) fn of(settings: &Settings) -> Result<BTreeMap<String, String>, String
         let name = service.name.as_str();
         // The first one of IPv4, which every library speaks.
         let addr = service.listen.iter().find(|addr| addr.is_ipv4()).or(service.listen.first()).copied();
-        let scheme = if service.listen_tls.is_some() { "https" } else { "http" };
+        let scheme = if service.listen_tls.is_some() { "https" } else { service.protocol.as_str() };
         add(variable(name), format!("service {name}"), scheme, addr)?;
     }
     Ok(owners.into_iter().map(|(variable, (_, url))| (variable, url)).collect())

@@ -272,7 +272,14 @@ fn a_target_that_was_cut_is_refused() {
         let mut rng = SmallRng::seed_from_u64(1);
         Head::read(&parts)
             .unwrap()
-            .write(Framing::Empty, Heard(line.as_bytes()), Caller { address: "127.0.0.1", secure: false }, "web", &mut rng, &mut text)
+            .write(
+                Framing::Empty,
+                Heard(line.as_bytes()),
+                Caller { address: "127.0.0.1", secure: false },
+                "web",
+                &mut rng,
+                &mut text,
+            )
             .map(|_| Sent::of(&text).target)
     };
     assert!(heard("/a#b", Request::get("/a")).is_err());
