@@ -6,7 +6,7 @@ mod connection;
 mod error;
 mod failed;
 mod forward;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod grpc;
 mod headers;
