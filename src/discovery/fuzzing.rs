@@ -21,3 +21,25 @@ pub fn etcd(input: &[u8]) {
 pub fn file(text: &str) {
     let _ = (toml(text, "web"), json(text, "web"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn entrances_take_anything(noise in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,60}", number: i64) {
+            consul(&noise);
+            etcd(&noise);
+            file(&text);
+            let entry = format!(
+                r#"[{{"Node":{{"Node":"n","Address":{text:?}}},"Service":{{"ID":"i","Service":"s","Port":{number}}},"Checks":null}}]"#
+            );
+            consul(entry.as_bytes());
+            for value in [format!(r#"{{"Op":0,"Addr":{text:?}}}"#), format!(r#"{{"host":{text:?},"port":{number}}}"#), text] {
+                etcd(&[b"\x01k", value.as_bytes()].concat());
+            }
+        }
+    }
+}

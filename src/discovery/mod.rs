@@ -9,7 +9,7 @@ mod etcd_losses;
 pub mod etcd_value;
 pub mod file;
 pub mod fixed;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod watch;
 

@@ -71,3 +71,34 @@ pub fn grpc_timeout(value: &[u8]) {
     let value = head.strip_prefix(b"grpc-timeout: ").and_then(|rest| rest.strip_suffix(b"\r\n\r\n"));
     assert!(value.and_then(grpc::timeout).is_some_and(|said| said <= left), "{head:?}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A few bytes away from a good one, and what may follow it.
+    fn spoilt() -> impl Strategy<Value = Vec<u8>> {
+        let good = b"POST /a?b HTTP/1.1\r\nHost: a:80\r\nConnection: x, te\r\nX: 1\r\nA: 2\r\nx: 3\r\n\r\n3;y\r\nabc\r\n0\r\nT: 1\r\n\r\nGET";
+        prop::collection::vec((0..good.len(), any::<u8>()), 0..4).prop_map(|changes| {
+            let mut text = good.to_vec();
+            changes.into_iter().for_each(|(at, byte)| text[at] = byte);
+            text
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn entrances_take_anything(text in spoilt(), noise in prop::collection::vec(any::<u8>(), 0..200), step in 1usize..200) {
+            request(&text);
+            request(&noise);
+            ear(&text, &noise, step);
+            grpc_timeout(&noise);
+        }
+
+        #[test]
+        fn deadlines_are_passed_on(value in "[0-9]{1,9}[HMSmunx]") {
+            grpc_timeout(value.as_bytes());
+        }
+    }
+}

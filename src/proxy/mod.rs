@@ -7,7 +7,7 @@ mod entry;
 mod error;
 mod failed;
 mod forward;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod grpc;
 mod headers;

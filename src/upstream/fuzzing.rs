@@ -47,3 +47,28 @@ pub fn responses(text: &[u8], step: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A few bytes away from two good ones.
+    fn spoilt() -> impl Strategy<Value = Vec<u8>> {
+        let good = b"HTTP/1.1 200 OK\r\nA:  b \r\nc:\r\nContent-Length: 3\r\n\r\nabc\
+            HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nA: b\r\n\r\n";
+        prop::collection::vec((0..good.len(), any::<u8>()), 0..4).prop_map(|changes| {
+            let mut text = good.to_vec();
+            changes.into_iter().for_each(|(at, byte)| text[at] = byte);
+            text
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn entrances_take_anything(text in spoilt(), noise in prop::collection::vec(any::<u8>(), 0..200), step in 1usize..200) {
+            responses(&text, step);
+            responses(&noise, step);
+        }
+    }
+}

@@ -5,7 +5,7 @@ mod chunks;
 mod connect;
 mod error;
 mod exchange;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod h2;
 mod head;

@@ -3,7 +3,7 @@
 //! Consul says "no instances" for many reasons: it forgot them, the token lost a right, nobody is there. Only the
 //! history of its index tells them apart; `history` holds those rules, `instance` reads single entries.
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod history;
 mod instance;

@@ -1,7 +1,7 @@
 //! A file that lists endpoints and is watched: the registry of a single machine.
 
 mod format;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 
 use super::{Answer, Discover, DiscoverError, FileQuery};

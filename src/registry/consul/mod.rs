@@ -5,7 +5,7 @@ mod agent;
 mod client;
 mod entry;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod health;
 mod http;

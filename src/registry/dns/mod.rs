@@ -2,7 +2,7 @@
 
 mod client;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod name;
 mod reading;
