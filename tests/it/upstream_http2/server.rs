@@ -322,7 +322,9 @@ async fn handle(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
                 out.send_data("four".into(), false).unwrap();
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let _ = out.send_data(Bytes::new(), true);
+            if out.send_data(Bytes::new(), true).is_err() {
+                state.resets.lock().unwrap().push(Reason::CANCEL);
+            }
         }
         "/nothing" => {
             let _ = respond.send_response(answer().status(204).body(()).unwrap(), true);

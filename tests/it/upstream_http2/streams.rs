@@ -6,7 +6,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// So many requests at once, each on a connection of its own; all must be answered with 200.
-#[expect(clippy::disallowed_methods, reason = "clients of a test")]
 async fn at_once(sidecar: &Sidecar, count: usize, path: &'static str) -> Vec<Response> {
     let addr = sidecar.service("web");
     let mut clients = JoinSet::new();
