@@ -1,5 +1,6 @@
 //! The composition root: the only place that knows everyone.
 
+mod certificates;
 mod descriptors;
 mod registrations;
 mod shutdown;

@@ -1,6 +1,6 @@
 //! Boot and stop, in order.
 
-use super::{Registrations, descriptors, sources};
+use super::{Registrations, certificates, descriptors, sources};
 use crate::admin::{self, Window};
 use crate::cluster::{Cluster, ClusterSettings, Keeper, Memory};
 use crate::config::{NamedSource, ServiceSettings, Settings, ShutdownSettings, SnapshotSettings};
@@ -62,6 +62,7 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     let workers = settings.workers.unwrap_or_else(cores);
     let tasks = Tasks::new(events.clone());
     let pace = Arc::new(Pace::default());
+    certificates::watch(&tasks, &settings);
     let mut clusters = Vec::new();
     let mut bound = Vec::new();
     let count = settings.services.len();

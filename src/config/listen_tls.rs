@@ -1,9 +1,9 @@
 //! `[service.NAME.listen_tls]`: TLS towards the application.
 
 use super::section::Section;
-use crate::net::tls::server::{ClientAuthorities, ServerTlsSettings, TlsServer};
+use crate::net::tls::server::{ClientAuthorities, ServerFiles, ServerTlsSettings, TlsServer};
 use crate::net::tls::{Identity, TlsError, authorities, certificates, private_key};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `None` if the table is not there, or cannot be used.
 pub(super) fn read(service: &Section<'_>) -> Option<TlsServer> {
@@ -34,18 +34,26 @@ pub(super) fn read(service: &Section<'_>) -> Option<TlsServer> {
     }
     let spoilt = has("client_ca") && trusted.is_none();
     let problem = |error: TlsError| section.conflict(&PAIR, error.to_string());
-    let identity = chain.zip(key).map(|(chain, key)| Identity::of_server(chain, key).map_err(problem).ok());
-    let server = identity.flatten().filter(|_| !spoilt).and_then(|identity| {
+    let server = chain.zip(key).filter(|_| !spoilt).and_then(|((cert, chain), (key, private))| {
+        let identity = Identity::of_server(chain, private).map_err(problem).ok()?;
+        let (client_ca, trusted) = trusted.unzip();
         let clients = trusted.map(|trusted| ClientAuthorities { trusted, optional: auth });
-        TlsServer::new(ServerTlsSettings { identity, clients }).map_err(problem).ok()
+        let files = ServerFiles { cert, key, client_ca };
+        TlsServer::new(ServerTlsSettings { identity, clients }, files).map_err(problem).ok()
     });
     section.finish();
     server
 }
 
-/// What a PEM file holds, named from the configuration file's folder.
-fn pem<T>(section: &Section<'_>, key: &'static str, load: fn(&Path) -> Result<T, TlsError>) -> Option<T> {
+/// A PEM file, named from the configuration file's folder, and what it holds.
+pub(super) fn pem<T>(
+    section: &Section<'_>,
+    key: &'static str,
+    load: fn(&Path) -> Result<T, TlsError>,
+) -> Option<(PathBuf, T)> {
     section.text(key, "the name of a file", |name| {
-        load(&section.doc.absolute(name)).map_err(|error| error.to_string())
+        let path = section.doc.absolute(name);
+        let held = load(&path).map_err(|error| error.to_string())?;
+        Ok((path, held))
     })
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::balance::Algorithm;
 use crate::discovery::SourceSettings;
 use crate::health::{CheckKind, CheckSettings, HttpCheck};
-use crate::net::tls::server::{ClientAuthorities, ServerTlsSettings, TlsServer};
+use crate::net::tls::server::{ClientAuthorities, ServerFiles, ServerTlsSettings, TlsServer};
 use crate::net::tls::{Identity, ServerName, TlsClient, TlsSettings, authorities, certificates, private_key};
 use crate::registration::{Advertise, ConsulCheck, RegistrationSettings, Registry};
 use crate::registry::Credential;
@@ -374,7 +374,8 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
         identity: Identity::of_server(certificates(&cert).unwrap(), private_key(&key).unwrap()).unwrap(),
         clients: Some(ClientAuthorities { trusted: authorities(&ca).unwrap(), optional: false }),
     };
-    orders.listen_tls = Some(TlsServer::new(server).unwrap());
+    let files = ServerFiles { cert, key, client_ca: Some(ca) };
+    orders.listen_tls = Some(TlsServer::new(server, files).unwrap());
     let [web] = &loaded.settings.registrations[..] else { panic!("one registration") };
     assert_eq!((web.ttl, web.reassert), (RegistrationSettings::TTL, RegistrationSettings::REASSERT));
     assert_eq!(web.withdraw_after, RegistrationSettings::WITHDRAW_AFTER);

@@ -1,13 +1,14 @@
 //! TLS towards instances: `[service.NAME.tls]` for requests, `[service.NAME.health.tls]` for active checks; or `tls = true`.
 
+use super::listen_tls::pem;
 use super::section::Section;
 use crate::health::{CheckKind, HttpCheck};
 use crate::net::tls::{
-    Identity, ServerName, TlsClient, TlsError, TlsSettings, authorities, certificates, private_key,
+    ClientFiles, Identity, ServerName, TlsClient, TlsSettings, authorities, certificates, private_key,
     server_name,
 };
 use crate::upstream::HttpVersion;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// What an HTTP check speaks, as RFC 7301 calls it.
 const HTTP: &[&[u8]] = &[b"http/1.1"];
@@ -17,8 +18,8 @@ const HTTP2: &[&[u8]] = &[b"h2"];
 /// TLS for a service's requests. `None` if there is none, or its settings cannot be used.
 pub(super) fn of_service(service: &Section<'_>, http: HttpVersion) -> Option<TlsClient> {
     let section = service.table_or_flag("tls")?;
-    let settings = settings(section)?;
-    client(service, TlsSettings { alpn: owned(http.alpn()), ..settings })
+    let (settings, files) = settings(section)?;
+    client(service, TlsSettings { alpn: owned(http.alpn()), ..settings }, files)
 }
 
 /// TLS for a service's checks. `None` if the check speaks none, or its settings cannot be used. `kind` is `None` if
@@ -42,7 +43,7 @@ pub(super) fn of_checks(
     section.hush(kind.is_none());
     let settings = settings(section);
     let kind = kind.filter(|_| !health.is_defaults)?;
-    let settings = settings?;
+    let (settings, files) = settings?;
     let (alpn, of_host) = match kind {
         CheckKind::Http(check) if settings.server_name.is_none() => (HTTP, of_host(health, check)),
         CheckKind::Http(_) => (HTTP, None),
@@ -50,11 +51,11 @@ pub(super) fn of_checks(
         CheckKind::Tcp => (&[][..], None),
     };
     let server_name = settings.server_name.or(of_host);
-    client(health, TlsSettings { alpn: owned(alpn), server_name, ..settings })
+    client(health, TlsSettings { alpn: owned(alpn), server_name, ..settings }, files)
 }
 
-/// What the table says by itself; `None` if a file of it cannot be used.
-fn settings(section: Section<'_>) -> Option<TlsSettings> {
+/// What the table says by itself, and the files it names; `None` if one of them cannot be used.
+fn settings(section: Section<'_>) -> Option<(TlsSettings, ClientFiles)> {
     let trusted = pem(&section, "ca_cert", authorities);
     let identity = identity(&section);
     let server_name = section.text("server_name", "a host's name", |text| {
@@ -64,16 +65,19 @@ fn settings(section: Section<'_>) -> Option<TlsSettings> {
     let given = |key| section.find(key).is_some();
     let spoilt = (given("ca_cert") && trusted.is_none()) || (given("client_cert") && identity.is_none());
     section.finish();
+    let (ca, trusted) = trusted.unzip();
+    let (pair, identity) = identity.unzip();
     let trusted = trusted.unwrap_or_default();
-    (!spoilt).then_some(TlsSettings { trusted, identity, server_name, verify, alpn: Vec::new() })
+    let settings = TlsSettings { trusted, identity, server_name, verify, alpn: Vec::new() };
+    (!spoilt).then_some((settings, ClientFiles { ca, identity: pair }))
 }
 
-fn client(outer: &Section<'_>, settings: TlsSettings) -> Option<TlsClient> {
+fn client(outer: &Section<'_>, settings: TlsSettings, files: ClientFiles) -> Option<TlsClient> {
     // What the tables come to is known only together with the service's own.
     if outer.is_defaults {
         return None;
     }
-    TlsClient::new(settings).map_err(|error| outer.problem("tls", error.to_string())).ok()
+    TlsClient::of_files(settings, files).map_err(|error| outer.problem("tls", error.to_string())).ok()
 }
 
 fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
@@ -81,23 +85,19 @@ fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
 }
 
 /// Both or neither.
-fn identity(section: &Section<'_>) -> Option<Identity> {
+fn identity(section: &Section<'_>) -> Option<((PathBuf, PathBuf), Identity)> {
     const KEYS: [&str; 2] = ["client_cert", "client_key"];
     match KEYS.map(|key| section.find(key).is_some()) {
         [true, false] => section.conflict(&KEYS, "client_cert without client_key: give both or neither"),
         [false, true] => section.conflict(&KEYS, "client_key without client_cert: give both or neither"),
         _ => {}
     }
-    let chain = pem(section, "client_cert", certificates);
+    let cert = pem(section, "client_cert", certificates);
     let key = pem(section, "client_key", private_key);
-    Identity::new(chain?, key?).map_err(|error| section.conflict(&KEYS, error.to_string())).ok()
-}
-
-/// What a PEM file holds, named from the configuration file's folder.
-fn pem<T>(section: &Section<'_>, key: &'static str, load: fn(&Path) -> Result<T, TlsError>) -> Option<T> {
-    section.text(key, "the name of a file", |name| {
-        load(&section.doc.absolute(name)).map_err(|error| error.to_string())
-    })
+    let ((cert, chain), (key, private)) = cert.zip(key)?;
+    let identity =
+        Identity::new(chain, private).map_err(|error| section.conflict(&KEYS, error.to_string())).ok()?;
+    Some(((cert, key), identity))
 }
 
 /// The name in the check's `host`.

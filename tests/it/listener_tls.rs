@@ -209,3 +209,33 @@ async fn a_large_answer_over_tls_is_whole() {
         assert!(output.stdout == crate::support::pattern::bytes(0..20_000_000), "{flag}");
     }
 }
+
+#[tokio::test]
+async fn renewed_certificates_are_shown_at_once_and_open_connections_go_on() {
+    let [ours, theirs] = ["ours", "theirs"].map(Authority::new);
+    let [before, after] = [&ours, &theirs].map(|authority| authority.sign("web", HERE));
+    let instance = Instance::start("one").await;
+    let sidecar = secure(&before, instance.addr(), "").await;
+    let [old, new] = [&ours, &theirs].map(|trusted| client(trusted, None, &["http/1.1"]));
+    let mut open = connect(&sidecar, &old).await.unwrap();
+    assert!(ask(&mut open).await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(connect(&sidecar, &new).await.is_err());
+
+    // One file after the other: in between they do not fit together, which nobody needs to hear of.
+    std::fs::copy(&after.cert, &before.cert).unwrap();
+    std::fs::copy(&after.key, &before.key).unwrap();
+    let shown = async || connect(&sidecar, &new).await.ok();
+    let mut fresh = eventually("the new certificate", SOON, shown).await;
+    for stream in [&mut open, &mut fresh] {
+        assert!(ask(stream).await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+    assert!(connect(&sidecar, &old).await.is_err());
+
+    std::fs::write(&before.cert, "half a certi").unwrap();
+    let told = async || sidecar.log().contains("cannot be used: those before stay").then_some(());
+    eventually("a warning", SOON, told).await;
+    let log = sidecar.log();
+    assert!(log.contains(&format!("{} holds no PEM certificate", before.cert.display())), "{log}");
+    assert!(log.contains("service.web.listen_tls"), "{log}");
+    assert!(connect(&sidecar, &new).await.is_ok());
+}

@@ -268,3 +268,14 @@ async fn http_checks_that_say_nothing_of_tls_speak_the_services() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn renewed_authorities_are_in_use_without_a_restart() {
+    let [ours, theirs] = ["ours", "theirs"].map(Authority::new);
+    let server = TlsServer::start(&ours.sign("web", HERE)).await;
+    let sidecar = Sidecar::start(&config(&[server.addr], &trusting(&theirs))).await;
+    assert!(detail(&sidecar.get("web", "/").await).contains("unknown issuer"));
+    std::fs::copy(ours.cert(), theirs.cert()).unwrap();
+    let served = async || (sidecar.get("web", "/").await.status == 200).then_some(());
+    eventually("the new authority", LIMIT, served).await;
+}

@@ -17,6 +17,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -50,8 +51,17 @@ pub struct TlsSettings {
 #[derive(Clone)]
 pub struct TlsClient {
     loaded: Arc<ArcSwap<Loaded>>,
+    files: ClientFiles,
     /// What this clone offers; `None` is what the settings say.
     alpn: Option<&'static [&'static [u8]]>,
+}
+
+/// Where parts of the settings come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientFiles {
+    pub ca: Option<PathBuf>,
+    /// Certificate and key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// What handshakes are made of.
@@ -88,8 +98,42 @@ impl TlsClient {
     /// # Errors
     /// If there is nothing to trust, or the identity cannot be used.
     pub fn new(settings: TlsSettings) -> Result<Self, TlsError> {
+        Self::of_files(settings, ClientFiles::default())
+    }
+
+    /// As [`Self::new`], of settings that come from these files, and may be read from them again.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_files(settings: TlsSettings, files: ClientFiles) -> Result<Self, TlsError> {
         let loaded = Arc::new(ArcSwap::from_pointee(Loaded::new(settings)?));
-        Ok(Self { loaded, alpn: None })
+        Ok(Self { loaded, files, alpn: None })
+    }
+
+    /// What it was made of.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let ClientFiles { ca, identity } = &self.files;
+        let pair = identity.iter().flat_map(|(cert, key)| [cert, key]);
+        ca.iter().chain(pair).cloned().collect()
+    }
+
+    /// As [`Self::reload`], with what the files hold at this moment.
+    ///
+    /// # Errors
+    /// If a file cannot be used; then nothing has changed.
+    pub fn reread(&self) -> Result<(), TlsError> {
+        let ClientFiles { ca, identity } = &self.files;
+        let trusted = ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
+        let identity = match identity {
+            Some((cert, key)) => Some(Identity::new(certificates(cert)?, private_key(key)?)?),
+            None => None,
+        };
+        let settings = {
+            let TlsSettings { server_name, verify, alpn, .. } = &self.loaded.load().settings;
+            let (server_name, alpn) = (server_name.clone(), alpn.clone());
+            TlsSettings { trusted, identity, server_name, verify: *verify, alpn }
+        };
+        self.reload(settings)
     }
 
     /// From now on handshakes of this client and of all its clones are made of these settings; connections that are
@@ -105,7 +149,7 @@ impl TlsClient {
     /// The same client offering other application protocols (RFC 7301), the preferred one first.
     #[must_use]
     pub fn offering(&self, alpn: &'static [&'static [u8]]) -> Self {
-        Self { loaded: Arc::clone(&self.loaded), alpn: Some(alpn) }
+        Self { loaded: Arc::clone(&self.loaded), files: self.files.clone(), alpn: Some(alpn) }
     }
 
     /// We have a certificate of our own.

@@ -1,6 +1,6 @@
 //! The server's side of TLS: who we are to clients, whom of them we let in, and the handshake.
 
-use super::{Identity, TlsError};
+use super::{Identity, TlsError, authorities, certificates, private_key};
 use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
@@ -8,6 +8,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -36,9 +37,20 @@ pub struct ClientAuthorities {
     pub optional: bool,
 }
 
+/// Where the settings come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+}
+
 /// Makes TLS of connections that were accepted. Clones share what was loaded, and what is loaded later.
 #[derive(Clone)]
-pub struct TlsServer(Arc<ArcSwap<Loaded>>);
+pub struct TlsServer {
+    loaded: Arc<ArcSwap<Loaded>>,
+    files: ServerFiles,
+}
 
 struct Loaded {
     settings: ServerTlsSettings,
@@ -50,13 +62,28 @@ impl TlsServer {
     ///
     /// # Errors
     /// If certificate or key cannot be used.
-    pub fn new(settings: ServerTlsSettings) -> Result<Self, TlsError> {
-        Ok(Self(Arc::new(ArcSwap::from_pointee(load(settings)?))))
+    pub fn new(settings: ServerTlsSettings, files: ServerFiles) -> Result<Self, TlsError> {
+        Ok(Self { loaded: Arc::new(ArcSwap::from_pointee(load(settings)?)), files })
     }
 
-    /// Handshakes from now on use what `other` uses at this moment; connections that are open go on.
-    pub fn become_like(&self, other: &Self) {
-        self.0.store(other.0.load_full());
+    /// What it was made of.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let ServerFiles { cert, key, client_ca } = &self.files;
+        [Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().cloned().collect()
+    }
+
+    /// Handshakes from now on use what the files hold at this moment; connections that are open go on.
+    ///
+    /// # Errors
+    /// If a file cannot be used; then nothing has changed.
+    pub fn reread(&self) -> Result<(), TlsError> {
+        let ServerFiles { cert, key, client_ca } = &self.files;
+        let identity = Identity::of_server(certificates(cert)?, private_key(key)?)?;
+        let trusted = client_ca.as_deref().map(authorities).transpose()?;
+        let optional = self.loaded.load().settings.clients.as_ref().is_some_and(|clients| clients.optional);
+        let clients = trusted.map(|trusted| ClientAuthorities { trusted, optional });
+        self.loaded.store(Arc::new(load(ServerTlsSettings { identity, clients })?));
+        Ok(())
     }
 
     /// The server's part of the handshake. Takes as long as the client does.
@@ -64,7 +91,7 @@ impl TlsServer {
     /// # Errors
     /// If the client speaks no TLS, or one side does not accept the other.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let config = Arc::clone(&self.0.load().config);
+        let config = Arc::clone(&self.loaded.load().config);
         TlsAcceptor::from(config).accept(stream).await
     }
 }
@@ -100,12 +127,12 @@ fn load(settings: ServerTlsSettings) -> Result<Loaded, TlsError> {
 
 impl PartialEq for TlsServer {
     fn eq(&self, other: &Self) -> bool {
-        self.0.load().settings == other.0.load().settings
+        self.files == other.files && self.loaded.load().settings == other.loaded.load().settings
     }
 }
 
 impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TlsServer").field(&self.0.load().settings).finish()
+        f.debug_tuple("TlsServer").field(&self.loaded.load().settings).finish()
     }
 }
