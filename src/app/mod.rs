@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod registrations;
+mod routes;
 mod shutdown;
 pub mod sources;
 mod start;

@@ -1,6 +1,6 @@
 //! Boot and stop, in order.
 
-use super::{Registrations, descriptors, sources};
+use super::{Registrations, descriptors, routes, sources};
 use crate::admin::{self, Window};
 use crate::cluster::{Cluster, ClusterSettings, Keeper, Memory};
 use crate::config::{NamedSource, ServiceSettings, Settings, ShutdownSettings, SnapshotSettings};
@@ -72,7 +72,13 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
         clusters.push(cluster);
     }
     let client = descriptors::fit(settings.client);
-    let shared = Shared::new(client, sockets.own.drain(..).collect(), workers);
+    let routed = routes::build(settings.listeners, &clusters, workers);
+    for ((entrance, _), listeners) in routed.iter().zip(sockets.shared) {
+        bound.extend(listeners.into_iter().map(|listener| Bound { listener, cluster: Arc::clone(entrance) }));
+    }
+    let entrances: Vec<_> = routed.iter().map(|(entrance, _)| Arc::clone(entrance)).collect();
+    let tables = routed.into_iter().map(|(entrance, table)| (entrance.name().clone(), table)).collect();
+    let shared = Shared::with_tables(client, sockets.own.drain(..).collect(), workers, tables);
     let stop = Stop::new();
     let crew = Crew::start(workers, bound, &shared, &events, &stop, settings.shutdown.drain)
         .map_err(StartError::Threads)?;
@@ -86,6 +92,7 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     if let Some(listener) = sockets.admin {
         let window = Window {
             clusters: clusters.clone(),
+            entrances,
             registrations: registrations.statuses(),
             events: events.clone(),
             started: Instant::now(),
@@ -161,6 +168,7 @@ fn upstream(
         mode: service.mode,
         protocol: service.protocol,
         proxy_protocol: service.proxy_protocol,
+        subsets: service.subsets,
     };
     let memory = remember(tasks, snapshot, &name, &statuses);
     let cluster = Cluster::new(settings, statuses, workers, Instant::now());
@@ -201,6 +209,8 @@ fn remember(
 /// The sockets of all services, in their order, and the admin address'.
 struct Sockets {
     services: Vec<Vec<TcpListener>>,
+    /// Of the ports that services share.
+    shared: Vec<Vec<TcpListener>>,
     admin: Option<TcpListener>,
     /// Addresses that lead back to us.
     own: Vec<SocketAddr>,
@@ -212,29 +222,29 @@ fn open(settings: &Settings) -> Result<Sockets, StartError> {
     let mut refuse = |owner: &str, addr: SocketAddr, error: &io::Error, other: &str| {
         refused.push(format!("{owner}: cannot listen on {addr}: {}", mend(addr, error, other)));
     };
-    let mut services = Vec::new();
     let mut own = Vec::new();
-    for service in &settings.services {
-        let owner = format!("service.{}", service.name);
+    let mut listen = |owner: String, addrs: &[SocketAddr]| {
         let mut listeners = Vec::new();
-        for addr in service.listen.iter().copied() {
+        for addr in addrs.iter().copied() {
             let twin = SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()));
             match proxy::bind(addr) {
                 Ok(listener) => listeners.push(listener),
                 // A host without IPv6 has no [::1]; its IPv4 twin serves.
                 Err(error)
-                    if addr.ip() == Ipv6Addr::LOCALHOST
-                        && service.listen.contains(&twin)
-                        && has_no_ipv6(&error) =>
+                    if addr.ip() == Ipv6Addr::LOCALHOST && addrs.contains(&twin) && has_no_ipv6(&error) =>
                 {
-                    tracing::info!(service = service.name.as_str(), %addr, %error, "no IPv6 here");
+                    tracing::info!(owner, %addr, %error, "no IPv6 here");
                 }
                 Err(error) => refuse(&owner, addr, &error, "choose another port"),
             }
         }
-        services.push(listeners);
-        own.extend(service.listen.iter().copied());
-    }
+        own.extend(addrs.iter().copied());
+        listeners
+    };
+    let services =
+        settings.services.iter().map(|s| listen(format!("service.{}", s.name), &s.listen)).collect();
+    let shared =
+        settings.listeners.iter().map(|l| listen(format!("listener.{}", l.name), &l.listen)).collect();
     let admin = settings.admin.listen.and_then(|addr| match proxy::bind(addr) {
         Ok(listener) => Some(listener),
         Err(error) => {
@@ -243,7 +253,11 @@ fn open(settings: &Settings) -> Result<Sockets, StartError> {
             None
         }
     });
-    if refused.is_empty() { Ok(Sockets { services, admin, own }) } else { Err(StartError::Listen(refused)) }
+    if refused.is_empty() {
+        Ok(Sockets { services, shared, admin, own })
+    } else {
+        Err(StartError::Listen(refused))
+    }
 }
 
 /// Everything else is told: a port that is in use or privileged is so in both families.

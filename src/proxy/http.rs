@@ -5,7 +5,9 @@ use super::error::Fault;
 use super::failed::Answer;
 use super::forward::Call;
 use super::headers::{self, Head, Heard, Traits};
+use super::mirror::Copy;
 use super::relay::{Exchange, ResponseBody};
+use super::route::{self, Way};
 use super::upgrade;
 use super::upload::{Refusal, Upload};
 use super::worker::Seat;
@@ -26,10 +28,11 @@ use tokio::time::Instant;
 pub(super) async fn serve(
     seat: Rc<Seat>,
     cluster: Rc<Booth>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (worker, client) = (Rc::clone(&seat.worker), Arc::clone(&seat.client));
-    let mut exchange = Exchange::open(worker, cluster, client, Instant::now());
+    let led = route::lead(&seat, cluster, &mut request);
+    let mut exchange = Exchange::open(worker, led, client, Instant::now());
     let response = answer(&exchange, seat, request).await;
     exchange.client.overtaken().await;
     exchange.client.enter_at_sweep(Phase::Answering);
@@ -59,6 +62,9 @@ async fn answer(
         Err(why) => return refuse(&Fault::BadRequest(why), false),
     };
     let traits = head.traits;
+    if matches!(exchange.way, Way::Lost) {
+        return refuse(&Fault::NoRoute, traits.grpc);
+    }
     if traits.circles {
         return refuse(&Fault::Loop, traits.grpc);
     }
@@ -74,6 +80,10 @@ async fn answer(
     let (to_head, interim) = (parts.method == Method::HEAD, parts.version >= Version::HTTP_11);
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim };
     let ended = call.run().await;
+    exchange.way.mirror(exchange, || {
+        // What follows an upgrade cannot be copied.
+        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, upload.whole()) }
+    });
     worker.give_scratch_back(text);
     match ended {
         // Hyper keeps the room of an emptied map for its next head.
@@ -128,7 +138,9 @@ fn respond(
         }
         ResponseBody::relay(body, ticket, outcome, client, refusal)
     };
-    client.spell(headers::to_client(&head, body.is_end_stream(), &mut headers));
+    let mut spelled = headers::to_client(&head, body.is_end_stream(), &mut headers);
+    exchange.way.edit(&mut spelled);
+    client.spell(spelled);
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;

@@ -10,9 +10,11 @@ mod forward;
 mod headers;
 mod http;
 mod listener;
+mod mirror;
 mod place;
 mod proxy_protocol;
 mod relay;
+mod route;
 mod socket;
 mod tcp;
 mod upgrade;
@@ -20,4 +22,5 @@ mod upload;
 mod worker;
 
 pub use listener::{Bound, Crew, bind};
+pub use route::Table;
 pub use worker::{Shared, Worker};

@@ -1,6 +1,7 @@
 //! A response on its way to the client, and the account of its request.
 
 use super::client::Client;
+use super::route::Way;
 use super::upload::Refusal;
 use super::worker::Worker;
 use crate::cluster::{Booth, Ticket};
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 pub(super) struct Exchange {
     pub worker: Rc<Worker>,
     pub cluster: Rc<Booth>,
+    pub way: Way,
     pub client: Arc<Client>,
     pub started: Instant,
     /// The answer's status; 499 until there is one.
@@ -32,11 +34,17 @@ impl Exchange {
     /// What is counted when the client went away before there was an answer.
     const CLIENT_WENT_AWAY: u16 = 499;
 
-    pub fn open(worker: Rc<Worker>, cluster: Rc<Booth>, client: Arc<Client>, now: Instant) -> Self {
+    pub fn open(
+        worker: Rc<Worker>,
+        (cluster, way): (Rc<Booth>, Way),
+        client: Arc<Client>,
+        now: Instant,
+    ) -> Self {
         client.begin();
         Self {
             worker,
             cluster,
+            way,
             client,
             started: now,
             code: Self::CLIENT_WENT_AWAY,

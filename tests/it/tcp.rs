@@ -166,6 +166,10 @@ async fn a_reset_is_passed_on_as_a_reset() {
     instance.reset();
     assert!(is_reset(&mut client).await);
     let (mut client, instance) = through(&sidecar, &server).await;
+    // A reset before we know of the connection is a failed one.
+    let carried = "outrigger_requests_total{service=\"web\",code=\"tcp\"}";
+    let known = async || (sidecar.metric(carried).await == 3.0).then_some(());
+    eventually("the connection has come about", SOON, known).await;
     instance.reset();
     assert!(is_reset(&mut client).await);
     all_is_over(&sidecar).await;

@@ -40,8 +40,16 @@ pub(super) fn read(entry: Entry, warning: bool) -> Result<Endpoint, Skipped> {
         weight: Weight::new(weight),
         zone: zone(&service.meta).or_else(|| zone(&node.meta)),
         standing: standing(&checks, warning),
-        meta: service.meta.into(),
+        meta: meta(service.meta, &service.tags).into(),
     })
+}
+
+/// Its metadata, and its tags as `tags`.
+fn meta(mut meta: BTreeMap<String, String>, tags: &[String]) -> BTreeMap<String, String> {
+    if !tags.is_empty() {
+        meta.entry("tags".to_owned()).or_insert_with(|| tags.join(","));
+    }
+    meta
 }
 
 fn zone(meta: &BTreeMap<String, String>) -> Option<Zone> {
