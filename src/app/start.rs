@@ -74,6 +74,8 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     let client = descriptors::fit(settings.client);
     let routed = routes::build(settings.listeners, &clusters, workers);
     for ((entrance, _), listeners) in routed.iter().zip(sockets.shared) {
+        let listen = shown(&listeners);
+        tracing::info!(listener = entrance.name().as_str(), listen, "listening");
         bound.extend(listeners.into_iter().map(|listener| Bound { listener, cluster: Arc::clone(entrance) }));
     }
     let entrances: Vec<_> = routed.iter().map(|(entrance, _)| Arc::clone(entrance)).collect();
@@ -129,11 +131,14 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
 
 /// One log line: who is called where, and where its instances come from.
 fn introduce(service: &ServiceSettings, listeners: &[TcpListener]) {
-    let addrs: Vec<_> =
-        listeners.iter().filter_map(|listener| listener.local_addr().ok()).map(|a| a.to_string()).collect();
     let sources: Vec<_> = service.sources.iter().map(|source| &*source.url).collect();
-    let (listen, source) = (addrs.join(", "), sources.join(", "));
+    let (listen, source) = (shown(listeners), sources.join(", "));
     tracing::info!(service = service.name.as_str(), listen, source, "listening");
+}
+
+fn shown(listeners: &[TcpListener]) -> String {
+    let addrs = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    addrs.map(|addr| addr.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn plural(count: usize) -> &'static str {
