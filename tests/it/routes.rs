@@ -86,9 +86,16 @@ async fn heads_are_changed_on_both_ways() {
                   [[listener.edge.route]]\nto = \"a\"\n";
     let (_sidecar, edge) = start(&[("a", server.addr())], routes).await;
     let fields = [("X-Env", "test"), ("x-hop", "1"), ("X-Debug", "1"), ("X-Kept", "k")];
-    let asked = tokio::spawn(async move { get(edge, "outside", "/v1/orders?id=/v1/7", &fields).await });
-    let mut instance = server.accept().await;
-    let (head, _) = instance.request().await.unwrap();
+    let asked = get(edge, "outside", "/v1/orders?id=/v1/7", &fields);
+    let told = async {
+        let mut instance = server.accept().await;
+        let (head, _) = instance.request().await.unwrap();
+        let answer =
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: secret\r\nX-Internal: 1\r\nX-Seen: no\r\n\r\nok";
+        instance.send(answer).await.unwrap();
+        (instance, head)
+    };
+    let (answer, (mut instance, head)) = tokio::join!(asked, told);
     assert!(head.start.starts_with("GET /orders?id=/v1/7 HTTP/1.1"), "{}", head.start);
     let all = |name: &str| {
         let fields = head.fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -99,13 +106,6 @@ async fn heads_are_changed_on_both_ways() {
         [vec!["prod"], vec!["inside"], vec![], vec!["k"]]
     );
     assert_eq!(all("x-hop"), ["1", "2"]);
-    instance
-        .send(
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: secret\r\nX-Internal: 1\r\nX-Seen: no\r\n\r\nok",
-        )
-        .await
-        .unwrap();
-    let answer = asked.await.unwrap();
     let all = |name: &str| {
         let fields = answer.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         fields.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
@@ -113,12 +113,17 @@ async fn heads_are_changed_on_both_ways() {
     assert_eq!([all("server"), all("x-internal"), all("x-seen")], [vec!["edge"], vec![], vec!["no", "yes"]]);
     assert_eq!(answer.text(), "ok");
     // Another route of the same connection changes nothing.
-    let asked = tokio::spawn(async move { get(edge, "outside", "/v10", &[("x-debug", "1")]).await });
-    let (head, _) = instance.request().await.unwrap();
+    let fields = [("x-debug", "1")];
+    let asked = get(edge, "outside", "/v10", &fields);
+    let told = async {
+        let (head, _) = instance.request().await.unwrap();
+        instance.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Internal: 1\r\n\r\n").await.unwrap();
+        head
+    };
+    let (answer, head) = tokio::join!(asked, told);
     assert!(head.start.starts_with("GET /v10 "), "{}", head.start);
     assert_eq!((head.field("host"), head.field("x-debug")), (Some("outside"), Some("1")));
-    instance.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Internal: 1\r\n\r\n").await.unwrap();
-    assert_eq!(asked.await.unwrap().header("x-internal"), Some("1"));
+    assert_eq!(answer.header("x-internal"), Some("1"));
 }
 
 #[tokio::test]

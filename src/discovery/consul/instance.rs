@@ -119,6 +119,17 @@ mod tests {
     }
 
     #[test]
+    fn tags_are_metadata() {
+        let tags = |service: Value| read(entry(service, &[]), false).unwrap().meta.get("tags").cloned();
+        assert_eq!(tags(json!({"Tags": ["blue", "v2"]})).as_deref(), Some("blue,v2"));
+        assert_eq!(tags(json!({"Tags": ["blue"], "Meta": {"tags": "own"}})).as_deref(), Some("own"));
+        assert_eq!(
+            [tags(json!({"Tags": []})), tags(json!({"Tags": null})), tags(json!({}))],
+            [None, None, None]
+        );
+    }
+
+    #[test]
     fn what_cannot_be_reached_is_skipped_with_its_reason() {
         let cases = [
             (json!({"Port": -1}), "port -1 "),
