@@ -27,6 +27,8 @@
 //! | booth | a cluster as one worker sees it |
 //! | snapshot, generation | the one immutable view that requests read, and its number |
 //! | keeper | the single writer of something |
+//! | route | which service a request on a shared port goes to |
+//! | place | a service, or some of its instances, that a route leads to |
 //! | picker | chooses a target from a snapshot; never waits |
 //! | book | what one source says of its endpoints, and what is kept although it no longer does |
 //! | roster | the targets of a cluster by address |

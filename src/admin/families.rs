@@ -36,6 +36,12 @@ pub(super) fn families() -> [Family; 23] {
                     service.totals.codes.iter().try_for_each(|(code, count)| {
                         series.count(&[("service", &service.name), ("code", &code.to_string())], *count)
                     })
+                })?;
+                // What had no route.
+                scrape.entrances.iter().try_for_each(|(name, totals)| {
+                    totals.codes.iter().try_for_each(|(code, count)| {
+                        series.count(&[("service", name), ("code", &code.to_string())], *count)
+                    })
                 })
             },
         ),

@@ -5,7 +5,7 @@ use super::desk::Desk;
 use super::families::{Family, families};
 use super::fold::Row;
 use super::state::State;
-use crate::cluster::Totals;
+use crate::cluster::{Cluster, Totals};
 use crate::discovery::StatusView;
 use crate::registration;
 use crate::telemetry::{Histogram, Kind};
@@ -15,7 +15,7 @@ use prometheus_client::encoding::text::{encode, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::registry::Registry;
 use std::fmt;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -51,6 +51,8 @@ impl Format {
 #[derive(Debug)]
 pub(super) struct Scrape {
     services: Vec<Service>,
+    /// Ports that several services share.
+    pub entrances: Vec<(String, Totals)>,
     registrations: Vec<registration::StatusView>,
     pub events: Vec<(Kind, u64)>,
     pub connections: usize,
@@ -89,8 +91,10 @@ impl Scrape {
                 sources: seen.sources,
             }
         });
+        let entrance = |cluster: &Arc<Cluster>| (cluster.name().to_string(), Totals::of(cluster.tallies()));
         Self {
             services: services.collect(),
+            entrances: desk.window.entrances.iter().map(entrance).collect(),
             registrations: desk.window.registrations.iter().map(|status| status.view()).collect(),
             events: desk.window.events.counts().collect(),
             connections: (desk.window.connections)(),
@@ -239,6 +243,7 @@ mod tests {
         };
         Scrape {
             services: vec![service],
+            entrances: Vec::new(),
             registrations: Vec::new(),
             events: Vec::new(),
             connections: 1,

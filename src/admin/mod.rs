@@ -27,6 +27,8 @@ use tokio::time::Instant;
 pub struct Window {
     /// In the order in which they are shown.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Those that only stand for a port.
+    pub entrances: Vec<Arc<Cluster>>,
     /// Of the local app.
     pub registrations: Vec<Arc<Status>>,
     pub events: Events,

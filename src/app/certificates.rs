@@ -22,6 +22,15 @@ struct Kept {
 /// are open go on as they are; files that cannot be used change nothing.
 pub(super) fn watch(tasks: &Tasks, settings: &Settings) {
     let mut kept: Vec<_> = settings.services.iter().flat_map(of_service).collect();
+    for listener in &settings.listeners {
+        if let Some(tls) = listener.listen_tls.clone() {
+            kept.extend(Kept::new(
+                format!("listener.{}.listen_tls", listener.name),
+                tls.files(),
+                move || tls.reread(),
+            ));
+        }
+    }
     for app in &settings.registrations {
         if let Some(tls) = app.check.tls.clone() {
             kept.extend(Kept::new(format!("register.{}.health.tls", app.name), tls.files(), move || {

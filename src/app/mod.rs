@@ -3,6 +3,7 @@
 mod certificates;
 mod descriptors;
 mod registrations;
+mod routes;
 mod shutdown;
 pub mod sources;
 mod start;

@@ -1,6 +1,6 @@
 //! Boot and stop, in order.
 
-use super::{Registrations, certificates, descriptors, sources};
+use super::{Registrations, certificates, descriptors, routes, sources};
 use crate::admin::{self, Window};
 use crate::cluster::{Cluster, ClusterSettings, Keeper, Memory};
 use crate::config::{NamedSource, ServiceSettings, Settings, ShutdownSettings, SnapshotSettings};
@@ -78,7 +78,20 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
         clusters.push(cluster);
     }
     let client = descriptors::fit(settings.client);
-    let shared = Shared::new(client, sockets.own.drain(..).collect(), workers);
+    let tls: Vec<_> = settings.listeners.iter().map(|listener| listener.listen_tls.clone()).collect();
+    let routed = routes::build(settings.listeners, &clusters, workers);
+    for (((entrance, _), listeners), tls) in routed.iter().zip(sockets.shared).zip(tls) {
+        let listen = shown(&listeners);
+        tracing::info!(listener = entrance.name().as_str(), listen, "listening");
+        bound.extend(listeners.into_iter().map(|listener| Bound {
+            listener,
+            cluster: Arc::clone(entrance),
+            tls: tls.clone(),
+        }));
+    }
+    let entrances: Vec<_> = routed.iter().map(|(entrance, _)| Arc::clone(entrance)).collect();
+    let tables = routed.into_iter().map(|(entrance, table)| (entrance.name().clone(), table)).collect();
+    let shared = Shared::with_tables(client, sockets.own.drain(..).collect(), workers, tables);
     let stop = Stop::new();
     let crew = Crew::start(workers, bound, &shared, &events, &stop, settings.shutdown.drain)
         .map_err(StartError::Threads)?;
@@ -92,6 +105,7 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     if let Some(listener) = sockets.admin {
         let window = Window {
             clusters: clusters.clone(),
+            entrances,
             registrations: registrations.statuses(),
             events: events.clone(),
             started: Instant::now(),
@@ -128,11 +142,14 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
 
 /// One log line: who is called where, and where its instances come from.
 fn introduce(service: &ServiceSettings, listeners: &[TcpListener]) {
-    let addrs: Vec<_> =
-        listeners.iter().filter_map(|listener| listener.local_addr().ok()).map(|a| a.to_string()).collect();
     let sources: Vec<_> = service.sources.iter().map(|source| &*source.url).collect();
-    let (listen, source) = (addrs.join(", "), sources.join(", "));
+    let (listen, source) = (shown(listeners), sources.join(", "));
     tracing::info!(service = service.name.as_str(), listen, source, "listening");
+}
+
+fn shown(listeners: &[TcpListener]) -> String {
+    let addrs = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    addrs.map(|addr| addr.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn plural(count: usize) -> &'static str {
@@ -167,6 +184,7 @@ fn upstream(
         mode: service.mode,
         protocol: service.protocol,
         proxy_protocol: service.proxy_protocol,
+        subsets: service.subsets,
     };
     let memory = remember(tasks, snapshot, &name, &statuses);
     let cluster = Cluster::new(settings, statuses, workers, Instant::now());
@@ -207,6 +225,8 @@ fn remember(
 /// The sockets of all services, in their order, and the admin address'.
 struct Sockets {
     services: Vec<Vec<TcpListener>>,
+    /// Of the ports that services share.
+    shared: Vec<Vec<TcpListener>>,
     admin: Option<TcpListener>,
     /// Addresses that lead back to us.
     own: Vec<SocketAddr>,
@@ -218,29 +238,29 @@ fn open(settings: &Settings) -> Result<Sockets, StartError> {
     let mut refuse = |owner: &str, addr: SocketAddr, error: &io::Error, other: &str| {
         refused.push(format!("{owner}: cannot listen on {addr}: {}", mend(addr, error, other)));
     };
-    let mut services = Vec::new();
     let mut own = Vec::new();
-    for service in &settings.services {
-        let owner = format!("service.{}", service.name);
+    let mut listen = |owner: String, addrs: &[SocketAddr]| {
         let mut listeners = Vec::new();
-        for addr in service.listen.iter().copied() {
+        for addr in addrs.iter().copied() {
             let twin = SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()));
             match proxy::bind(addr) {
                 Ok(listener) => listeners.push(listener),
                 // A host without IPv6 has no [::1]; its IPv4 twin serves.
                 Err(error)
-                    if addr.ip() == Ipv6Addr::LOCALHOST
-                        && service.listen.contains(&twin)
-                        && has_no_ipv6(&error) =>
+                    if addr.ip() == Ipv6Addr::LOCALHOST && addrs.contains(&twin) && has_no_ipv6(&error) =>
                 {
-                    tracing::info!(service = service.name.as_str(), %addr, %error, "no IPv6 here");
+                    tracing::info!(owner, %addr, %error, "no IPv6 here");
                 }
                 Err(error) => refuse(&owner, addr, &error, "choose another port"),
             }
         }
-        services.push(listeners);
-        own.extend(service.listen.iter().copied());
-    }
+        own.extend(addrs.iter().copied());
+        listeners
+    };
+    let services =
+        settings.services.iter().map(|s| listen(format!("service.{}", s.name), &s.listen)).collect();
+    let shared =
+        settings.listeners.iter().map(|l| listen(format!("listener.{}", l.name), &l.listen)).collect();
     let admin = settings.admin.listen.and_then(|addr| match proxy::bind(addr) {
         Ok(listener) => Some(listener),
         Err(error) => {
@@ -249,7 +269,11 @@ fn open(settings: &Settings) -> Result<Sockets, StartError> {
             None
         }
     });
-    if refused.is_empty() { Ok(Sockets { services, admin, own }) } else { Err(StartError::Listen(refused)) }
+    if refused.is_empty() {
+        Ok(Sockets { services, shared, admin, own })
+    } else {
+        Err(StartError::Listen(refused))
+    }
 }
 
 /// Everything else is told: a port that is in use or privileged is so in both families.

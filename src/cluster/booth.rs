@@ -1,7 +1,8 @@
 //! Where one worker gets its tickets for a cluster.
 
+use super::snapshot::Part;
 use super::{Cluster, PickError, Snapshot, Ticket};
-use crate::balance::{PickCtx, Tried};
+use crate::balance::{PickCtx, Picker, Tried};
 use crate::model::{Target, TargetId};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -15,12 +16,40 @@ pub struct Booth {
     cluster: Arc<Cluster>,
     /// Whose cells its requests are counted in.
     pub(super) worker: usize,
+    /// Only these of its targets: a number of the settings' list.
+    subset: Option<usize>,
 }
 
 impl Booth {
     /// A worker may have several. Those of one number belong to one thread, or counts get lost.
     pub fn new(cluster: Arc<Cluster>, worker: usize) -> Rc<Self> {
-        Rc::new(Self { cluster, worker })
+        Self::of_subset(cluster, worker, None)
+    }
+
+    /// One that has only some of the targets.
+    pub fn of_subset(cluster: Arc<Cluster>, worker: usize, subset: Option<usize>) -> Rc<Self> {
+        Rc::new(Self { cluster, worker, subset })
+    }
+
+    /// The targets to choose from, and who does it.
+    fn choice<'s>(&self, snapshot: &'s Snapshot) -> (&'s [Arc<Target>], &'s dyn Picker) {
+        match self.subset.and_then(|subset| snapshot.parts.get(subset)) {
+            // Before the first list there is nothing to choose from, and there are no parts.
+            None => (&snapshot.eligible, &*snapshot.picker),
+            Some(Part { eligible, picker }) => (eligible, &**picker),
+        }
+    }
+
+    /// Whether an eligible target is left that was not tried. Asks no picker: asking would take a turn from somebody.
+    pub fn has_untried(&self, tried: &Tried) -> bool {
+        let snapshot = self.snapshot.load();
+        let (eligible, _) = self.choice(&snapshot);
+        eligible.len() > tried.len() || eligible.iter().any(|target| !tried.contains(target.id()))
+    }
+
+    /// How many targets this booth chooses from.
+    pub fn usable(&self) -> usize {
+        self.choice(&self.snapshot.load()).0.len()
     }
 
     /// Chooses a target and opens a ticket for it. Never waits: one load, then the picker.
@@ -29,15 +58,17 @@ impl Booth {
     /// [`PickError`] says what stands against every target.
     pub fn pick(self: &Rc<Self>, ctx: &mut PickCtx<'_>) -> Result<Ticket, PickError> {
         let snapshot = self.snapshot.load();
-        let Some(target) = snapshot.picker.pick(ctx) else { return Err(snapshot.why_none()) };
-        self.open(target, ctx.now).map_or_else(|| self.pick_around(&snapshot, target.id(), ctx), Ok)
+        let (eligible, picker) = self.choice(&snapshot);
+        let Some(target) = picker.pick(ctx) else { return Err(snapshot.why_none(eligible.len())) };
+        self.open(target, ctx.now).map_or_else(|| self.pick_around(eligible, picker, target.id(), ctx), Ok)
     }
 
     /// The picker's first choice is `full`.
     #[cold]
     fn pick_around(
         self: &Rc<Self>,
-        snapshot: &Snapshot,
+        eligible: &[Arc<Target>],
+        picker: &dyn Picker,
         full: TargetId,
         ctx: &mut PickCtx<'_>,
     ) -> Result<Ticket, PickError> {
@@ -45,14 +76,14 @@ impl Booth {
         seen.push(full);
         for _ in 1..Tried::MOST {
             let mut ctx = PickCtx { hash: ctx.hash, tried: &seen, rng: ctx.rng, now: ctx.now };
-            let Some(target) = snapshot.picker.pick(&mut ctx) else { break };
+            let Some(target) = picker.pick(&mut ctx) else { break };
             if let Some(ticket) = self.open(target, ctx.now) {
                 return Ok(ticket);
             }
             seen.push(target.id());
         }
         // So many were full that the picker's choice no longer matters: any that has room.
-        let mut untried = snapshot.eligible.iter().filter(|target| !ctx.tried.contains(target.id()));
+        let mut untried = eligible.iter().filter(|target| !ctx.tried.contains(target.id()));
         untried.find_map(|target| self.open(target, ctx.now)).ok_or(PickError::Saturated)
     }
 

@@ -6,7 +6,7 @@ use super::eligible::eligible;
 use super::memory::Memory;
 use super::relist::Relist;
 use super::roster::Roster;
-use super::snapshot::{Member, Snapshot};
+use super::snapshot::{Member, Part, Snapshot};
 use super::{Cluster, Graces};
 use crate::discovery::{Answer, Feed};
 use crate::model::Target;
@@ -206,10 +206,13 @@ impl Keeper {
         self.select(chosen.source);
         self.discovered |= !chosen.targets.is_empty() || self.books.iter().all(Book::was_heard);
         let eligible: Arc<[_]> = chosen.targets.into();
+        let algorithm = self.cluster.settings.algorithm;
+        let part = |subset| Part::new(&eligible, subset, algorithm, self.seed);
         let snapshot = Snapshot {
+            parts: self.cluster.settings.subsets.iter().map(part).collect(),
             generation: self.generation,
             discovered: self.discovered,
-            picker: self.cluster.settings.algorithm.build(Arc::clone(&eligible), self.seed),
+            picker: algorithm.build(Arc::clone(&eligible), self.seed),
             eligible,
             members: members.into(),
         };

@@ -24,10 +24,12 @@ pub use ticket::Ticket;
 pub use vanish::Graces;
 
 use self::room::Room;
-use crate::balance::{Algorithm, Tried};
+use crate::balance::Algorithm;
 use crate::discovery::Status;
 use crate::model::ServiceName;
-use crate::policy::{Budget, BudgetSettings, Limits, Protocol, ProxyProtocol, RetrySettings, Timeouts};
+use crate::policy::{
+    Budget, BudgetSettings, Limits, Protocol, ProxyProtocol, RetrySettings, Subset, Timeouts,
+};
 use crate::upstream::ConnectionSettings;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -50,6 +52,8 @@ pub struct ClusterSettings {
     pub mode: Mode,
     pub protocol: Protocol,
     pub proxy_protocol: ProxyProtocol,
+    /// Parts of the service that routes lead to, each with a picker of its own.
+    pub subsets: Vec<Subset>,
 }
 
 impl ClusterSettings {
@@ -67,6 +71,7 @@ impl ClusterSettings {
             mode: Mode::default(),
             protocol: Protocol::default(),
             proxy_protocol: ProxyProtocol::default(),
+            subsets: Vec::new(),
         }
     }
 }
@@ -175,12 +180,6 @@ impl Cluster {
     ) -> Result<Ticket, PickError> {
         let limits = &self.settings.limits;
         self.room.wait(limits.waiting, limits.wait.min(left), is_retry, pick).await
-    }
-
-    /// Whether an eligible target is left that was not tried. Asks no picker: asking would take a turn from somebody.
-    pub fn has_untried(&self, tried: &Tried) -> bool {
-        let snapshot = self.snapshot.load();
-        snapshot.usable() > tried.len() || snapshot.eligible.iter().any(|target| !tried.contains(target.id()))
     }
 
     /// How many targets may be picked.

@@ -4,6 +4,7 @@ use super::PickError;
 use super::book::Origin;
 use crate::balance::{Algorithm, Picker};
 use crate::model::Target;
+use crate::policy::Subset;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -17,6 +18,15 @@ pub struct Snapshot {
     pub members: Arc<[Member]>,
     /// Whom the picker chooses from.
     pub(super) eligible: Arc<[Arc<Target>]>,
+    pub picker: Box<dyn Picker>,
+    /// The same for each subset of the settings, in their order.
+    pub(super) parts: Box<[Part]>,
+}
+
+/// Some of the eligible targets.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub eligible: Arc<[Arc<Target>]>,
     pub picker: Box<dyn Picker>,
 }
 
@@ -52,11 +62,11 @@ impl Snapshot {
         self.eligible.len()
     }
 
-    /// What stands against every target that was not tried.
+    /// What stands against every target that was not tried, of so many usable ones.
     #[cold]
-    pub(super) fn why_none(&self) -> PickError {
+    pub(super) fn why_none(&self, usable: usize) -> PickError {
         let gone = || self.members.iter().all(|member| member.presence == Presence::Draining);
-        match self.usable() {
+        match usable {
             _ if !self.discovered => PickError::Undiscovered,
             0 if gone() => PickError::Empty,
             0 => PickError::NoneEligible,
@@ -71,6 +81,7 @@ impl Snapshot {
             members: Arc::default(),
             eligible: Arc::default(),
             picker: algorithm.build(Vec::new(), 0),
+            parts: Box::default(),
         }
     }
 }
@@ -93,5 +104,13 @@ impl Member {
 impl Presence {
     pub fn is_suspect(self) -> bool {
         matches!(self, Self::Suspect(_))
+    }
+}
+
+impl Part {
+    pub fn new(of: &[Arc<Target>], subset: &Subset, algorithm: Algorithm, seed: u64) -> Self {
+        let ours = of.iter().filter(|target| subset.has(&target.endpoint.meta)).cloned();
+        let eligible: Arc<[_]> = ours.collect();
+        Self { picker: algorithm.build(Arc::clone(&eligible), seed), eligible }
     }
 }

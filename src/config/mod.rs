@@ -9,14 +9,17 @@ mod document;
 mod env;
 mod listen;
 mod listen_tls;
+mod listener;
 mod pairs;
 mod problem;
 mod protocol;
 mod register;
 mod registries;
+mod route;
 mod section;
 mod service;
 mod settings;
+mod shown;
 mod snapshot;
 mod source_url;
 mod tls;
@@ -28,7 +31,8 @@ pub use env::Environment;
 pub use pairs::{from_pairs, source};
 pub use problem::{Origin, Problem, Problems, Resolved};
 pub use settings::{
-    AdminSettings, LogSettings, NamedSource, ServiceSettings, Settings, ShutdownSettings, SnapshotSettings,
+    AdminSettings, ListenerSettings, LogSettings, NamedSource, Place, ServiceSettings, Settings,
+    ShutdownSettings, SnapshotSettings,
 };
 pub use source_url::Source;
 
@@ -96,7 +100,8 @@ fn read(
 
 fn settings(root: Section<'_>) -> Settings {
     let (mut settings, registries, mut taken) = without_services(&root, None);
-    settings.services = service::read_all(&root, &registries, &mut taken);
+    settings.listeners = listener::read_all(&root, &mut taken);
+    settings.services = service::read_all(&root, &registries, &settings.listeners, &mut taken);
     settings.registrations = register::read_all(&root, &registries);
     root.refuse(&["access_log"], traffic::NOT_YET);
     root.finish();
@@ -114,6 +119,7 @@ fn without_services(root: &Section<'_>, given: Option<AdminSettings>) -> (Settin
         shutdown: shutdown(root.section("shutdown")),
         snapshot: snapshot::read(root.section("snapshot")),
         services: Vec::new(),
+        listeners: Vec::new(),
         registrations: Vec::new(),
     };
     (settings, Registries::read(root), taken)

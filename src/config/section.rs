@@ -125,6 +125,39 @@ impl<'a> Section<'a> {
         sections
     }
 
+    /// Every table of the list `key`, in the order of the file.
+    pub(super) fn tables(&self, key: &'static str) -> Vec<Self> {
+        let Some(found) = self.find(key) else { return Vec::new() };
+        let path = self.path_of(key);
+        let Some(list) = found.value.get_ref().as_array() else {
+            let message = format!(
+                "a list of tables is expected here, such as [[{path}]], not {}",
+                kind(found.value.get_ref())
+            );
+            self.problem_at(&found, &path, message);
+            return Vec::new();
+        };
+        let tables = list.iter().enumerate().filter_map(|(number, value)| {
+            let path = format!("{path}[{number}]");
+            let Some(table) = value.get_ref().as_table() else {
+                let message = format!("a table is expected here, not {}", kind(value.get_ref()));
+                self.problem_at(&found.within(value), &path, message);
+                return None;
+            };
+            Some(Self::new(self.doc, path, value.span().start, Some(table), None))
+        });
+        tables.collect()
+    }
+
+    /// Every value inside the table `key`, by its free name, with the offset of its name.
+    pub(super) fn entries(&self, key: &'static str) -> Vec<(&'a str, Found<'a>, usize)> {
+        let inner = self.section(key);
+        let values = inner.own.into_iter().flatten();
+        values
+            .map(|(name, value)| (&**name.get_ref(), Found { value, behind: false }, name.span().start))
+            .collect()
+    }
+
     /// Every text inside the table `key`, by its free name, with the offset of its name.
     pub(super) fn texts(&self, key: &'static str) -> Vec<(usize, &'a str, String)> {
         let inner = self.section(key);

@@ -4,17 +4,19 @@ use super::document::Scalar;
 use super::listen::{self, Taken};
 use super::registries::Registries;
 use super::section::Section;
-use super::settings::{NamedSource, ServiceSettings};
+use super::settings::{ListenerSettings, NamedSource, ServiceSettings};
 use super::source_url::{self, Source};
 use super::traffic::Rules;
 use super::value::quoted;
 use crate::model::ServiceName;
+use crate::policy::Protocol;
 use std::net::SocketAddr;
 
 /// Reads every service of the file; `[defaults]` speaks where they are silent.
 pub(super) fn read_all(
     root: &Section<'_>,
     registries: &Registries,
+    listeners: &[ListenerSettings],
     taken: &mut Taken,
 ) -> Vec<ServiceSettings> {
     let defaults = root.section("defaults");
@@ -28,7 +30,9 @@ pub(super) fn read_all(
     }
     let settings = services
         .into_iter()
-        .filter_map(|(name, section)| read(name, section.with_defaults(&defaults), registries, taken))
+        .filter_map(|(name, section)| {
+            read(name, section.with_defaults(&defaults), registries, listeners, taken)
+        })
         .collect();
     let defaults = defaults.into_defaults();
     Rules::read(&defaults);
@@ -41,17 +45,34 @@ fn read(
     name: &str,
     section: Section<'_>,
     registries: &Registries,
+    listeners: &[ListenerSettings],
     taken: &mut Taken,
 ) -> Option<ServiceSettings> {
     let checked = ServiceName::new(name);
     if let Err(error) = &checked {
         section.missing(error.to_string());
     }
-    let listen = listen(&section, taken);
+    let leads =
+        |listener: &&ListenerSettings| listener.places.iter().any(|place| place.service.as_str() == name);
+    let routed = listeners.iter().find(leads);
+    let listen = listen(&section, taken, routed.is_none());
     let sources = sources(&section, registries, checked.as_ref().ok());
     let rules = Rules::read(&section);
+    if let (Some(listener), Protocol::Tcp) = (routed, rules.protocol) {
+        let path = super::section::join("listener", listener.name.as_str());
+        section.problem(
+            "protocol",
+            format!("{path} leads requests to it: only protocol = \"http\" is accepted"),
+        );
+    }
     section.finish();
-    Some(assemble(checked.ok()?, listen, sources?, rules))
+    let mut settings = assemble(checked.ok()?, listen, sources?, rules);
+    let places = listeners.iter().flat_map(|listener| &listener.places);
+    let ours = places.filter(|place| place.service == settings.name && !place.subset.0.is_empty());
+    settings.subsets = ours.map(|place| place.subset.clone()).collect();
+    settings.subsets.sort();
+    settings.subsets.dedup();
+    Some(settings)
 }
 
 /// One service out of its parts.
@@ -82,10 +103,12 @@ pub(super) fn assemble(
         graces,
         protocol,
         proxy_protocol,
+        subsets: Vec::new(),
     }
 }
 
-fn listen(section: &Section<'_>, taken: &mut Taken) -> Vec<SocketAddr> {
+/// `required`: nobody gets there without a port.
+pub(super) fn listen(section: &Section<'_>, taken: &mut Taken, required: bool) -> Vec<SocketAddr> {
     section.exclusive(&["port", "listen"]);
     let (key, addrs) = if section.has("port") {
         let port = section.integer_or_none("port", &(1..=65_535));
@@ -100,7 +123,9 @@ fn listen(section: &Section<'_>, taken: &mut Taken) -> Vec<SocketAddr> {
         let addrs = section.list_of_some("listen", Vec::new(), |addrs| listen::shown(addrs), parse);
         ("listen", addrs.concat())
     } else {
-        section.missing("where to listen is missing: give port = 9001 or listen = [\"127.0.0.1:9001\"]");
+        if required {
+            section.missing("where to listen is missing: give port = 9001 or listen = [\"127.0.0.1:9001\"]");
+        }
         return Vec::new();
     };
     let origin = section.origin_of(key);

@@ -6,7 +6,9 @@ use crate::discovery::{SourceSettings, WatchSettings};
 use crate::health::CheckSettings;
 use crate::model::ServiceName;
 use crate::net::tls::server::TlsServer;
-use crate::policy::{BudgetSettings, ClientLimits, Limits, Protocol, ProxyProtocol, RetrySettings, Timeouts};
+use crate::policy::{
+    BudgetSettings, ClientLimits, Limits, Protocol, ProxyProtocol, RetrySettings, Route, Subset, Timeouts,
+};
 use crate::registration::RegistrationSettings;
 use crate::telemetry::logging::Format;
 use crate::upstream::ConnectionSettings;
@@ -26,6 +28,8 @@ pub struct Settings {
     pub snapshot: SnapshotSettings,
     /// In the order of the file; each name once. At least one, unless something is registered.
     pub services: Vec<ServiceSettings>,
+    /// Ports that several of them share; in the order of the file.
+    pub listeners: Vec<ListenerSettings>,
     /// The local app, and where it is announced.
     pub registrations: Vec<RegistrationSettings>,
 }
@@ -108,7 +112,7 @@ pub struct NamedSource {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceSettings {
     pub name: ServiceName,
-    /// At least one.
+    /// At least one, unless a listener's routes lead to it.
     pub listen: Vec<SocketAddr>,
     /// TLS there.
     pub listen_tls: Option<TlsServer>,
@@ -126,4 +130,29 @@ pub struct ServiceSettings {
     pub graces: Graces,
     pub protocol: Protocol,
     pub proxy_protocol: ProxyProtocol,
+    /// Parts of it that routes lead to; each once.
+    pub subsets: Vec<Subset>,
+}
+
+/// A port whose requests are routed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerSettings {
+    /// No service has it.
+    pub name: ServiceName,
+    /// At least one.
+    pub listen: Vec<SocketAddr>,
+    /// TLS there.
+    pub listen_tls: Option<TlsServer>,
+    /// What the routes' numbers stand for.
+    pub places: Vec<Place>,
+    /// The first that matches counts; at least one.
+    pub routes: Vec<Route>,
+}
+
+/// A service that a route leads to, or some of its instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub service: ServiceName,
+    /// Empty: all of them.
+    pub subset: Subset,
 }

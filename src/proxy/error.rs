@@ -22,6 +22,8 @@ pub(super) enum Fault {
     Timeout(SocketAddr),
     /// The request came through this sidecar before.
     Loop,
+    /// None of the port's routes matches.
+    NoRoute,
     /// We refuse to guess what was meant.
     BadRequest(&'static str),
     /// Hyper could not read the request.
@@ -39,6 +41,7 @@ impl Fault {
             Self::ConnectFailed(_) | Self::Reset(_) | Self::Protocol(_) => StatusCode::BAD_GATEWAY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BadRequest(_) | Self::Malformed | Self::UploadFailed => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -56,6 +59,7 @@ impl Fault {
             Self::Protocol(_) => "upstream_protocol",
             Self::Timeout(_) => "timeout",
             Self::Loop => "loop",
+            Self::NoRoute => "no_route",
             Self::BadRequest(_)
             | Self::Malformed
             | Self::HeadTooLarge
@@ -71,6 +75,7 @@ impl Fault {
             Self::ConnectFailed(why) | Self::Reset(why) | Self::Protocol(why) => why.clone(),
             Self::Timeout(instance) => format!("{instance}: no response head in time"),
             Self::Loop => "the chosen instance is this sidecar itself, or the request came round".to_owned(),
+            Self::NoRoute => "no route of this port matches the request".to_owned(),
             Self::BadRequest(why) => (*why).to_owned(),
             Self::Malformed => "the request cannot be read as HTTP/1.1 (RFC 9112)".to_owned(),
             Self::HeadTooLarge => "the request head is larger than the limit".to_owned(),
@@ -85,6 +90,7 @@ impl Fault {
             Self::Pick(PickError::Saturated) | Self::OutOfFiles => "8",
             Self::Pick(_) | Self::ConnectFailed(_) | Self::Reset(_) => "14",
             Self::Timeout(_) => "4",
+            Self::NoRoute => "12",
             _ => "13",
         }
     }

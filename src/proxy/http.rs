@@ -5,8 +5,10 @@ use super::error::Fault;
 use super::failed::{Answer, outcome_of};
 use super::forward::Call;
 use super::headers::{self, Head, Heard, Traits};
+use super::mirror::Copy;
 use super::reflect::reflect;
 use super::relay::{Exchange, ResponseBody};
+use super::route::{self, Way};
 use super::upgrade;
 use super::upload::{Inflow, Refusal, Upload};
 use super::worker::Seat;
@@ -27,10 +29,11 @@ use tokio::time::Instant;
 pub(super) async fn serve(
     seat: Rc<Seat>,
     cluster: Rc<Booth>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (worker, client) = (Rc::clone(&seat.worker), Arc::clone(&seat.client));
-    let mut exchange = Exchange::open(worker, cluster, client, Instant::now());
+    let led = route::lead(&seat, cluster, &mut request);
+    let mut exchange = Exchange::open(worker, led, client, Instant::now());
     let response = answer(&exchange, seat, request).await;
     exchange.client.overtaken().await;
     exchange.client.announce();
@@ -77,6 +80,10 @@ async fn answer(
         worker.give_scratch_back(text);
         return refuse(&Fault::BadRequest(why), false);
     }
+    if matches!(exchange.way, Way::Lost) {
+        worker.give_scratch_back(text);
+        return refuse(&Fault::NoRoute, traits.grpc);
+    }
     if traits.circles {
         worker.give_scratch_back(text);
         return refuse(&Fault::Loop, traits.grpc);
@@ -88,6 +95,10 @@ async fn answer(
     let (to_head, interim) = (parts.method == Method::HEAD, parts.version >= Version::HTTP_11);
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim };
     let ended = call.run().await;
+    exchange.way.mirror(exchange, || {
+        // What follows an upgrade cannot be copied.
+        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc, upload.whole()) }
+    });
     worker.give_scratch_back(text);
     match ended {
         // Hyper keeps the room of an emptied map for its next head.
@@ -142,7 +153,9 @@ fn respond(
         }
         ResponseBody::relay(body, ticket, outcome, client, refusal)
     };
-    client.spell(headers::to_client(&head, body.is_end_stream(), &mut headers));
+    let mut spelled = headers::to_client(&head, body.is_end_stream(), &mut headers);
+    exchange.way.edit(&mut spelled);
+    client.spell(spelled);
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;

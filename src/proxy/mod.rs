@@ -14,10 +14,12 @@ mod headers;
 mod http;
 mod http2;
 mod listener;
+mod mirror;
 mod place;
 mod proxy_protocol;
 mod reflect;
 mod relay;
+mod route;
 mod sniff;
 mod socket;
 mod tcp;
@@ -28,4 +30,5 @@ mod welcome;
 mod worker;
 
 pub use listener::{Bound, Crew, bind};
+pub use route::Table;
 pub use worker::{Shared, Worker};

@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::grpc;
 use super::http2::Stream;
+use super::route::Way;
 use super::upload::Refusal;
 use super::worker::Worker;
 use crate::cluster::{Booth, Ticket};
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 pub(super) struct Exchange {
     pub worker: Rc<Worker>,
     pub cluster: Rc<Booth>,
+    pub way: Way,
     pub client: Arc<Client>,
     /// One of many on its connection; `None` if it has the connection for itself.
     pub stream: Option<Rc<Stream>>,
@@ -36,25 +38,30 @@ impl Exchange {
     /// What is counted when the client went away before there was an answer.
     const CLIENT_WENT_AWAY: u16 = 499;
 
-    pub fn open(worker: Rc<Worker>, cluster: Rc<Booth>, client: Arc<Client>, now: Instant) -> Self {
+    pub fn open(
+        worker: Rc<Worker>,
+        (cluster, way): (Rc<Booth>, Way),
+        client: Arc<Client>,
+        now: Instant,
+    ) -> Self {
         client.begin();
-        Self::new(worker, cluster, client, None, now)
+        Self::new(worker, (cluster, way), client, None, now)
     }
 
     /// One that shares its connection with others.
     pub fn on_stream(
         worker: Rc<Worker>,
-        cluster: Rc<Booth>,
+        led: (Rc<Booth>, Way),
         client: Arc<Client>,
         stream: Rc<Stream>,
         now: Instant,
     ) -> Self {
-        Self::new(worker, cluster, client, Some(stream), now)
+        Self::new(worker, led, client, Some(stream), now)
     }
 
     fn new(
         worker: Rc<Worker>,
-        cluster: Rc<Booth>,
+        (cluster, way): (Rc<Booth>, Way),
         client: Arc<Client>,
         stream: Option<Rc<Stream>>,
         now: Instant,
@@ -62,6 +69,7 @@ impl Exchange {
         Self {
             worker,
             cluster,
+            way,
             client,
             stream,
             started: now,

@@ -280,6 +280,17 @@ impl Upload {
         source.starved.then_some(source.progress)
     }
 
+    /// All of it but trailers, if it came to its end and was kept.
+    pub fn whole(&self) -> Option<Bytes> {
+        let Some(source) = &self.0 else { return Some(Bytes::new()) };
+        let source = source.borrow();
+        let data = source.kept.iter().filter_map(|kept| match kept {
+            Kept::Data(data) => Some(&**data),
+            Kept::Trailers(_) => None,
+        });
+        (source.ended && !source.overflowed).then(|| data.collect::<Vec<_>>().concat().into())
+    }
+
     /// The client went away before the end.
     pub fn broke_off(&self) -> bool {
         self.0.as_ref().is_some_and(|source| source.borrow().broke_off)

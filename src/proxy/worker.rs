@@ -5,9 +5,11 @@ use super::client::Client;
 use super::connection;
 use super::entry;
 use super::place::Place;
+use super::route::{Junction, Table};
 use super::tcp::Streams;
 use super::welcome::Doorman;
 use crate::cluster::Cluster;
+use crate::model::ServiceName;
 use crate::policy::ClientLimits;
 use crate::rt::{Alarm, LocalTasks};
 use crate::upstream::Upstream;
@@ -30,6 +32,8 @@ pub struct Shared {
     pub limits: ClientLimits,
     /// Our own listeners: an instance at one of these addresses is ourselves.
     pub own: FxHashSet<SocketAddr>,
+    /// The routes of ports that several services share, by the port's name.
+    pub(super) tables: HashMap<ServiceName, Arc<Table>>,
     /// One permit per client connection.
     pub(super) permits: Arc<Semaphore>,
     /// Bytes that request bodies may still keep for replay.
@@ -40,7 +44,18 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(limits: ClientLimits, own: FxHashSet<SocketAddr>, workers: usize) -> Arc<Self> {
+        Self::with_tables(limits, own, workers, HashMap::new())
+    }
+
+    /// With ports whose clusters only stand for them: their requests take the routes of the table of their name.
+    pub fn with_tables(
+        limits: ClientLimits,
+        own: FxHashSet<SocketAddr>,
+        workers: usize,
+        tables: HashMap<ServiceName, Arc<Table>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            tables,
             permits: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             replay_left: Arc::new(AtomicUsize::new(limits.replay_bytes)),
             loads: (0..workers.max(1)).map(|_| AtomicUsize::new(0)).collect(),
@@ -200,6 +215,8 @@ impl Worker {
 pub(super) struct Seat {
     pub worker: Rc<Worker>,
     pub client: Arc<Client>,
+    /// Where its port's routes lead.
+    pub junction: Option<Rc<Junction>>,
     number: u64,
     _place: Place,
 }
@@ -212,7 +229,9 @@ impl Seat {
         let number = worker.next_client.get();
         worker.next_client.set(number + 1);
         worker.clients.borrow_mut().insert(number, Arc::clone(&client));
-        let seat = Self { worker: Rc::clone(worker), client, number, _place: place };
+        let table = worker.shared.tables.get(client.cluster.name());
+        let junction = table.map(|table| Junction::new(table, worker.index));
+        let seat = Self { worker: Rc::clone(worker), client, junction, number, _place: place };
         seat.rests();
         seat
     }

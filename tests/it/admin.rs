@@ -94,6 +94,7 @@ impl Process {
         let window = Window {
             registrations: Vec::new(),
             clusters: self.clusters.clone(),
+            entrances: Vec::new(),
             events: self.events.clone(),
             started: Instant::now(),
             stopping: self.stopping.clone(),

@@ -45,6 +45,7 @@ mod registration_etcd;
 mod registration_mended;
 mod retries;
 mod rolling;
+mod routes;
 mod scale;
 mod scenarios;
 mod several_sources;

@@ -5,9 +5,10 @@ use crate::support::{ByHand, Instance, Process, eventually, facing, free_port};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(5);
 const ACCEPT: &str = "proxy_protocol.accept = true\n";

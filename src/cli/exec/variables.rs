@@ -4,7 +4,7 @@ use crate::config::Settings;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// `OUTRIGGER_<SERVICE>_URL` of every service, `http://` or `tcp://`, and `OUTRIGGER_ADMIN_URL`.
+/// `OUTRIGGER_<SERVICE>_URL` of every service that has a port, `http://` or `tcp://`, the same of every listener, and `OUTRIGGER_ADMIN_URL`.
 ///
 /// # Errors
 /// Which two want the same variable.
@@ -23,12 +23,20 @@ pub(super) fn of(settings: &Settings) -> Result<BTreeMap<String, String>, String
     add("OUTRIGGER_ADMIN_URL".to_owned(), "the admin address".to_owned(), "http", settings.admin.listen)?;
     for service in &settings.services {
         let name = service.name.as_str();
-        // The first one of IPv4, which every library speaks.
-        let addr = service.listen.iter().find(|addr| addr.is_ipv4()).or(service.listen.first()).copied();
         let scheme = if service.listen_tls.is_some() { "https" } else { service.protocol.as_str() };
-        add(variable(name), format!("service {name}"), scheme, addr)?;
+        add(variable(name), format!("service {name}"), scheme, best(&service.listen))?;
+    }
+    for listener in &settings.listeners {
+        let name = listener.name.as_str();
+        let scheme = if listener.listen_tls.is_some() { "https" } else { "http" };
+        add(variable(name), format!("listener {name}"), scheme, best(&listener.listen))?;
     }
     Ok(owners.into_iter().map(|(variable, (_, url))| (variable, url)).collect())
+}
+
+/// The first one of IPv4, which every library speaks.
+fn best(listen: &[SocketAddr]) -> Option<SocketAddr> {
+    listen.iter().find(|addr| addr.is_ipv4()).or(listen.first()).copied()
 }
 
 /// `OUTRIGGER_ORDERS_V2_URL` of `orders-v2`.

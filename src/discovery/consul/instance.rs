@@ -40,8 +40,16 @@ pub(super) fn read(entry: Entry, warning: bool) -> Result<Endpoint, Skipped> {
         weight: Weight::new(weight),
         zone: zone(&service.meta).or_else(|| zone(&node.meta)),
         standing: standing(&checks, warning),
-        meta: service.meta.into(),
+        meta: meta(service.meta, &service.tags).into(),
     })
+}
+
+/// Its metadata, and its tags as `tags`.
+fn meta(mut meta: BTreeMap<String, String>, tags: &[String]) -> BTreeMap<String, String> {
+    if !tags.is_empty() {
+        meta.entry("tags".to_owned()).or_insert_with(|| tags.join(","));
+    }
+    meta
 }
 
 fn zone(meta: &BTreeMap<String, String>) -> Option<Zone> {
@@ -108,6 +116,17 @@ mod tests {
         let endpoint = read(entry(service, &[]), false).unwrap();
         assert_eq!(endpoint.addr, "[fd00::1]:80".parse().unwrap());
         assert_eq!((endpoint.instance.as_str(), endpoint.zone.unwrap().as_str()), ("web@n1", "b"));
+    }
+
+    #[test]
+    fn tags_are_metadata() {
+        let tags = |service: Value| read(entry(service, &[]), false).unwrap().meta.get("tags").cloned();
+        assert_eq!(tags(json!({"Tags": ["blue", "v2"]})).as_deref(), Some("blue,v2"));
+        assert_eq!(tags(json!({"Tags": ["blue"], "Meta": {"tags": "own"}})).as_deref(), Some("own"));
+        assert_eq!(
+            [tags(json!({"Tags": []})), tags(json!({"Tags": null})), tags(json!({}))],
+            [None, None, None]
+        );
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Spelled {
     }
 
     /// Where they are written to, one line each.
-    pub(super) fn text(&mut self) -> &mut Vec<u8> {
+    pub fn text(&mut self) -> &mut Vec<u8> {
         &mut self.text
     }
 

@@ -9,8 +9,10 @@ use crate::proxy::error::Fault;
 use crate::proxy::failed::outcome_of;
 use crate::proxy::forward::Call;
 use crate::proxy::headers::{self, Head, Heard};
+use crate::proxy::mirror::Copy;
 use crate::proxy::reflect::reflect;
 use crate::proxy::relay::{Exchange, ResponseBody};
+use crate::proxy::route::{self, Way};
 use crate::proxy::upload::{Inflow, Upload};
 use crate::upstream::Reply;
 use h2::RecvStream;
@@ -26,17 +28,13 @@ pub(super) fn begin(front: &Rc<Front>, request: Request<RecvStream>, respond: Se
     front.seat.worker.tasks.spawn("stream", serve(open, request, respond));
 }
 
-async fn serve(open: Open, request: Request<RecvStream>, respond: SendResponse) {
+async fn serve(open: Open, mut request: Request<RecvStream>, respond: SendResponse) {
     let Open(front) = &open;
     let (seat, now) = (&front.seat, Instant::now());
     let stream = Rc::new(Stream::new(respond, now));
-    let mut exchange = Exchange::on_stream(
-        Rc::clone(&seat.worker),
-        Rc::clone(&front.booth),
-        Arc::clone(&seat.client),
-        Rc::clone(&stream),
-        now,
-    );
+    let led = route::lead(seat, Rc::clone(&front.booth), &mut request);
+    let mut exchange =
+        Exchange::on_stream(Rc::clone(&seat.worker), led, Arc::clone(&seat.client), Rc::clone(&stream), now);
     let bare = request.method() == Method::HEAD;
     let ready = {
         let mut answering = std::pin::pin!(answer(&exchange, request));
@@ -91,6 +89,9 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
         Err(why) => return refuse(&Fault::BadRequest(why), false),
     };
     let traits = head.traits;
+    if matches!(exchange.way, Way::Lost) {
+        return refuse(&Fault::NoRoute, traits.grpc);
+    }
     if traits.circles {
         return refuse(&Fault::Loop, traits.grpc);
     }
@@ -121,6 +122,10 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
     let to_head = parts.method == Method::HEAD;
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim: true };
     let ended = call.run().await;
+    exchange.way.mirror(exchange, || {
+        // What follows an upgrade cannot be copied.
+        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc, upload.whole()) }
+    });
     worker.give_scratch_back(text);
     let answer = match ended {
         Ok(answer) => answer,
@@ -155,6 +160,7 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
                 Response::new(ResponseBody::relay(body, ticket, outcome, client, upload.refused()));
             *response.status_mut() = head.status;
             *response.headers_mut() = headers::to_stream(&head);
+            exchange.way.edit_fields(response.headers_mut());
             Ready::Answer(response)
         }
     }

@@ -43,6 +43,8 @@ pub struct Service {
     pub weights: Weights,
     #[serde(default, deserialize_with = "null_as_default")]
     pub meta: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub tags: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
