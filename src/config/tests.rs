@@ -389,6 +389,7 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
         identity: Identity::of_server(certificates(&cert).unwrap(), private_key(&key).unwrap()).unwrap(),
         clients: Some(ClientAuthorities { trusted: authorities(&ca).unwrap(), optional: false }),
     };
+    let [cert, key] = ["server.pem", "server.key"].map(|name| folder.path().join(name));
     let files = ServerFiles { cert, key, client_ca: Some(ca) };
     orders.listen_tls = Some(TlsServer::new(server, files).unwrap());
     let [web] = &loaded.settings.registrations[..] else { panic!("one registration") };

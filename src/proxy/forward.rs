@@ -125,7 +125,8 @@ impl Call<'_> {
                 Err(error)
                     if self.is_stale_connection(&error)
                         && may_repeat.replace(false)
-                        && cluster.budget.retry(worker.index, Instant::now()) =>
+                        && (error.stage == Stage::Unsent
+                            || cluster.budget.retry(worker.index, Instant::now())) =>
                 {
                     cluster.tally(worker.index).retry(RetryReason::StaleConnection);
                     self.send(&target, settings, true).await
@@ -254,7 +255,13 @@ impl Call<'_> {
             std::str::from_utf8(text).ok()?.trim().parse().ok().map(Duration::from_secs)
         };
         match status {
-            200 if self.traits.grpc && grpc::is_unavailable(&head.fields) => Some(Failure::Unavailable),
+            200 if self.traits.grpc && grpc::is_unavailable(&head.fields) => {
+                // Another sidecar says so of a call that its instance may have begun.
+                let begun = |(_, name, value): (Field, &[u8], &[u8])| {
+                    name.eq_ignore_ascii_case(b"x-outrigger-error") && value.starts_with(b"upstream_reset")
+                };
+                (!head.fields.iter().any(begun)).then_some(Failure::Unavailable)
+            }
             429 => retry_after().map(|after| Failure::Status(status, Some(after))),
             _ if self.exchange.cluster.settings.retry.statuses.contains(&status) => {
                 Some(Failure::Status(status, retry_after()))

@@ -207,6 +207,8 @@ impl AsyncWrite for ClientIo {
     /// Hyper calls this exactly when it has nothing left to write: the only moment at which bytes may overtake.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.write_overtaking(cx))?;
+        // Over TLS what was written may still be here.
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.client.flushed();
         match self.client.phase() {
             Phase::Ending if !self.client.is_uploading() => self.client.rest(),
@@ -219,11 +221,12 @@ impl AsyncWrite for ClientIo {
                         break;
                     }
                 }
+                ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
                 self.client.all_overtaken();
             }
             _ => {}
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

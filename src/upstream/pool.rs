@@ -289,7 +289,9 @@ impl Upstream {
 /// 8446, section 4.4.2.4): what it says then comes in the place of the first answer, and the request was not seen.
 fn refused(error: SendError, target: &Target) -> SendError {
     let Cause::Io(io) = &error.source else { return error };
-    let Some(why) = TlsFailure::of_stream(io) else { return error };
+    let Some(why) = TlsFailure::of_stream(io).filter(|_| TlsFailure::is_of_our_certificate(io)) else {
+        return error;
+    };
     tell_distrust(target, &why);
     SendError::connect(Cause::Tls { why, name: String::new() })
 }

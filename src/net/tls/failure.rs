@@ -59,6 +59,25 @@ impl TlsFailure {
         Some(Self::of(reason(error)?, None))
     }
 
+    /// The server has judged our certificate, or the lack of one: it says so before it looks at a request.
+    pub fn is_of_our_certificate(error: &io::Error) -> bool {
+        use AlertDescription as Alert;
+        let Some(Error::AlertReceived(alert)) = reason(error) else { return false };
+        matches!(
+            alert,
+            Alert::CertificateRequired
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::DecryptError
+                | Alert::HandshakeFailure
+        )
+    }
+
     fn of(error: &Error, name: Option<&ServerName<'_>>) -> Self {
         use CertificateError as Fault;
         use InvalidMessage as Odd;

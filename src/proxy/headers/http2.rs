@@ -60,7 +60,12 @@ pub(in crate::proxy) fn to_stream(head: &Head) -> HeaderMap {
     // These never have a body, and must not say how long it is (RFC 9110, section 8.6).
     let bodiless = head.status.is_informational() || head.status == StatusCode::NO_CONTENT;
     let mut length = !(chunked || bodiless);
-    kept(fields, |field| field != Field::ContentLength || std::mem::take(&mut length))
+    let mut headers = kept(fields, |field| field != Field::ContentLength || std::mem::take(&mut length));
+    headers.append(
+        header::VIA,
+        HeaderValue::from_static(if head.old { "1.0 outrigger" } else { "1.1 outrigger" }),
+    );
+    headers
 }
 
 /// The fields of an interim response: it has no body.

@@ -172,6 +172,8 @@ impl<'a> Head<'a> {
             let spelled = spelling.of(name.as_str());
             match field {
                 _ if field.is_hop_by_hop() || self.named.has(spelled) => {}
+                // A length without a body would make one of what comes next.
+                Field::ContentLength if framing == Framing::Empty && value.as_bytes() != b"0" => {}
                 Field::GrpcTimeout if self.traits.deadline.is_some() => {}
                 Field::MaxForwards if self.is_counted() => match hops_left(value.as_bytes()) {
                     Some(hops) => out.field(spelled, hops.saturating_sub(1).to_string().as_bytes()),

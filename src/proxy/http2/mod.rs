@@ -37,6 +37,9 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Bytes of an answer that wait on a stream for the client to take them, beyond one read from the instance.
 const SEND_BUFFER: usize = 64 << 10;
 
+/// What small frames may cost that wait to be taken: full windows of the smallest gRPC messages are no attack.
+const FRAME_BUDGET: usize = 64 << 20;
+
 /// How long a client without a running request has to acknowledge the end of a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -111,6 +114,7 @@ fn settings(limits: &ClientLimits) -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(FRAME_BUDGET)
         .enable_connect_protocol();
     builder
 }

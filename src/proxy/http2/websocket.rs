@@ -43,6 +43,10 @@ pub(super) fn translate(parts: &mut request::Parts, rng: &mut SmallRng) -> Resul
     if protocol.as_str() != "websocket" {
         return Err("a :protocol other than websocket (RFC 8441, section 4)");
     }
+    if parts.headers.contains_key(http::header::CONTENT_LENGTH) {
+        // The GET that it becomes has no body: the instance would take the next request for it.
+        return Err("a WebSocket's handshake has no Content-Length (RFC 9113, section 8.5)");
+    }
     parts.method = Method::GET;
     let key = BASE64.encode(rng.random::<[u8; 16]>());
     let headers = &mut parts.headers;

@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use watch::Verdict;
 
 /// Serves one connection to its end. `addresses` are those that the instance may be told.
 pub(super) async fn serve(seat: Rc<Seat>, client: TcpStream, addresses: Option<Addresses>) {
@@ -101,6 +102,12 @@ async fn carry(seat: &Seat, mut client: TcpStream, mut instance: TcpStream, mut 
             reset(&client);
             // Many a protocol ends with a reset; none begins with one.
             if silent { Outcome::Reset } else { Outcome::Success }
+        }
+        End::Cut(Verdict::Removed) => {
+            // An end in order would say that this was all.
+            reset(&client);
+            reset(&instance);
+            Outcome::Success
         }
         End::Done | End::Cut(_) => Outcome::Success,
     };

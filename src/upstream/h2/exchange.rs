@@ -99,6 +99,9 @@ impl Begun {
             }
             while let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
                 match interim {
+                    Ok(head) if head.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                        return Poll::Ready(Err(Cause::Protocol(SWITCHED.into())));
+                    }
                     Ok(head) => (ask.interim)(&Head::of(head.status(), head.headers(), |_| true)),
                     // The response itself says it again.
                     Err(_) => break,
@@ -127,6 +130,8 @@ impl Begun {
     }
 }
 
+const SWITCHED: &str = "101 has no place in HTTP/2 (RFC 9113, section 8.6)";
+
 /// What the failure of a stream says about what the instance has seen of its request.
 fn judge(error: ::h2::Error, reused: bool, link: &Link) -> SendError {
     let (stage, reused, heard) = match error.reason() {
@@ -138,6 +143,11 @@ fn judge(error: ::h2::Error, reused: bool, link: &Link) -> SendError {
         }
         // Nor was what is refused (section 8.7), but the instance may have too much to do.
         Some(Reason::REFUSED_STREAM) if error.is_remote() => (Stage::Unsent, false, false),
+        // We ended it ourselves, for too much of something: the instance of this request has done nothing.
+        Some(Reason::ENHANCE_YOUR_CALM) if error.is_library() => {
+            link.retire();
+            (Stage::Head, reused, false)
+        }
         Some(_) => (Stage::Head, reused, true),
         None => {
             link.retire();
@@ -145,7 +155,7 @@ fn judge(error: ::h2::Error, reused: bool, link: &Link) -> SendError {
         }
     };
     let source = match error.reason() {
-        Some(reason) if error.is_library() => {
+        Some(reason) if error.is_library() && reason != Reason::ENHANCE_YOUR_CALM => {
             Cause::Protocol(format!("invalid HTTP/2 response: {}", reason.description()))
         }
         _ => Cause::Http2(error),
@@ -166,9 +176,6 @@ where
 {
     let (parts, recv) = response.into_parts();
     let malformed = |source: Cause| SendError { stage: Stage::Head, reused: false, heard: true, source };
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(malformed(Cause::Protocol("101 has no place in HTTP/2 (RFC 9113, section 8.6)".into())));
-    }
     // What has trailers ends with them, whatever its length.
     let kind = parts.headers.get(header::CONTENT_TYPE);
     let trailed = parts.headers.contains_key(header::TRAILER)

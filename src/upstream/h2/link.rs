@@ -21,11 +21,15 @@ use tokio::time::Instant;
 /// threads.
 const MOST_STREAMS: usize = 100;
 /// Bytes of one response that may be on their way before the client has taken any.
-const STREAM_WINDOW: u32 = 1 << 20;
+const STREAM_WINDOW: u32 = 256 << 10;
 /// The same for all of them together: so much that clients who take nothing never hold up the others.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
 /// Between two pings: servers take those who ping them often for a nuisance (gRPC's close the connection).
 const BETWEEN_PINGS: Duration = Duration::from_secs(60);
+/// Streams that were given up and whose last frames are still awaited.
+const GIVEN_UP: usize = 1000;
+/// A connection on which nothing has come for so long after a ping is dead; before that it only takes no new requests.
+const DEAD: Duration = Duration::from_secs(20);
 /// Bytes of a response's fields.
 const MOST_FIELDS: u32 = 400 << 10;
 
@@ -83,6 +87,9 @@ pub(in crate::upstream) async fn make(socket: Socket) -> Result<Made, Cause> {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MOST_FIELDS)
+        // Those that clients have given up are many on a connection that lives long: no sign of anything.
+        .max_concurrent_reset_streams(GIVEN_UP)
+        .max_local_error_reset_streams(None)
         .enable_push(false)
         .handshake::<_, Bytes>(io)
         .await;
@@ -242,14 +249,24 @@ async fn drive(
             continue;
         };
         pinged = Some(now);
+        let reads = link.reads();
         let answered = poll_fn(|cx| {
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(false);
             }
             pings.poll_pong(cx).map(|pong| pong.is_ok())
         });
-        if !matches!(tokio::time::timeout(patience, answered).await, Ok(true)) {
-            break;
+        let mut answered = std::pin::pin!(answered);
+        match tokio::time::timeout(patience, answered.as_mut()).await {
+            Ok(true) => continue,
+            Ok(false) => break,
+            // It may only be slow: what runs on it goes on.
+            Err(_) => link.retire(),
+        }
+        match tokio::time::timeout(DEAD.saturating_sub(patience), answered).await {
+            Ok(true) => {}
+            Err(_) if link.reads() != reads => {}
+            Ok(false) | Err(_) => break,
         }
     }
     link.retire();
