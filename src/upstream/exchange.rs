@@ -55,6 +55,18 @@ where
             while let Some(head) = Head::take(&mut wire.input)? {
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
                     (ask.interim)(&head);
+                    if head.status == StatusCode::CONTINUE {
+                        // The client hears of it when its body is asked for, and only before the final response, which
+                        // may have come in the same piece.
+                        if !outgoing.is_over()
+                            && !wire.is_broken()
+                            && let Poll::Ready(Err(error)) = outgoing.poll(cx, wire, ask.head)
+                        {
+                            return Poll::Ready(Err(error.into()));
+                        }
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 } else {
                     return Poll::Ready(Ok(head));
                 }

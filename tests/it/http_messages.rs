@@ -176,6 +176,28 @@ async fn chunks_and_trailers_pass_in_both_directions() {
 }
 
 #[tokio::test]
+async fn a_client_hears_continue_even_if_the_answer_began_in_the_same_piece() {
+    let server = ByHand::start().await;
+    let sidecar = facing(server.addr(), "").await;
+    let mut client = open(&sidecar).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        .await
+        .unwrap();
+    let mut instance = server.accept().await;
+    instance.head().await.unwrap();
+    instance.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n").await.unwrap();
+    assert_eq!(client.head().await.unwrap().status(), Some(100));
+    let head = client.head().await.unwrap();
+    assert_eq!(head.status(), Some(200));
+    client.send("body").await.unwrap();
+    let body = instance.some().await.unwrap();
+    assert_eq!(body, b"body");
+    instance.send(body).await.unwrap();
+    assert_eq!(client.body_of(head).await.unwrap().text(), "body");
+}
+
+#[tokio::test]
 async fn a_body_is_held_back_until_the_instance_says_continue() {
     let server = ByHand::start().await;
     let sidecar = facing(server.addr(), "").await;

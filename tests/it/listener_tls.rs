@@ -239,3 +239,23 @@ async fn renewed_certificates_are_shown_at_once_and_open_connections_go_on() {
     assert!(log.contains("service.web.listen_tls"), "{log}");
     assert!(connect(&sidecar, &new).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_client_that_pauses_gets_the_end_of_its_answer_too() {
+    const LENGTH: usize = 8_000_000;
+    let ours = Authority::new("ours");
+    let instance = Instance::start("one").await;
+    let sidecar = secure(&ours.sign("web", HERE), instance.addr(), "").await;
+    let mut stream = connect(&sidecar, &client(&ours, None, &["http/1.1"])).await.unwrap();
+    stream.write_all(format!("GET /bytes/{LENGTH} HTTP/1.1\r\nHost: t\r\n\r\n").as_bytes()).await.unwrap();
+    let mut read = vec![0; 64 << 10];
+    let (mut total, mut paused) = (0, 0);
+    while total < LENGTH {
+        total += timeout(SOON, stream.read(&mut read)).await.expect("it goes on").unwrap();
+        // Near the end all of it is written, as far as HTTP knows, and waits in TLS.
+        if total > LENGTH - 4_000_000 && total / 400_000 > paused {
+            paused = total / 400_000;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

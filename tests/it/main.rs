@@ -39,6 +39,7 @@ mod operator;
 mod overload;
 mod proxy_protocol;
 mod readme;
+mod real_clients;
 mod registration;
 mod registration_consul;
 mod registration_etcd;

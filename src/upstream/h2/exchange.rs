@@ -97,15 +97,28 @@ impl Begun {
             {
                 return Poll::Ready(Err(Cause::Body(error)));
             }
+            let mut goes_on = false;
             while let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
                 match interim {
                     Ok(head) if head.status() == StatusCode::SWITCHING_PROTOCOLS => {
                         return Poll::Ready(Err(Cause::Protocol(SWITCHED.into())));
                     }
-                    Ok(head) => (ask.interim)(&Head::of(head.status(), head.headers(), |_| true)),
+                    Ok(head) => {
+                        goes_on |= head.status() == StatusCode::CONTINUE;
+                        (ask.interim)(&Head::of(head.status(), head.headers(), |_| true));
+                    }
                     // The response itself says it again.
                     Err(_) => break,
                 }
+            }
+            // The client hears of "100 Continue" when its body is asked for, and only before the final response, which may
+            // have come at once.
+            if goes_on && !upload.is_over() {
+                if let Poll::Ready(Err(error)) = upload.poll(cx, &mut stream) {
+                    return Poll::Ready(Err(Cause::Body(error)));
+                }
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             Poll::Ready(ready!(Pin::new(&mut response).poll(cx)).map_err(Cause::Http2))
         });

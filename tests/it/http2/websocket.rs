@@ -127,4 +127,9 @@ async fn an_instance_that_does_not_understand_is_no_websocket() {
     }
     let (answer, _send) = peer.begin(connect("connect-udp"), false).await;
     assert_eq!(answer.await.unwrap().status().as_u16(), 400);
+    // The instance would wait for so many bytes, and take the next request for them.
+    let mut long = connect("websocket");
+    long.headers_mut().insert("content-length", "64".parse().unwrap());
+    let (answer, _send) = peer.begin(long, false).await;
+    assert_eq!(answer.await.unwrap().status().as_u16(), 400);
 }

@@ -3,6 +3,7 @@
 
 mod byhand;
 pub mod client;
+pub mod clients;
 pub mod consul;
 mod consul_cluster;
 pub mod dns;
