@@ -13,8 +13,11 @@ const SOON: Duration = Duration::from_secs(5);
 /// A sidecar with the service `web` at these addresses.
 async fn before(addrs: &[SocketAddr], more: &str) -> Sidecar {
     let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();
-    Sidecar::start(&format!("workers = 1\n[service.web]\nfrom = \"static://{}\"\n{more}", addrs.join(",")))
-        .await
+    Sidecar::start(&format!(
+        "workers = 1\n[service.web]\nfrom = \"static://{}\"\nhttp = \"1\"\n{more}",
+        addrs.join(",")
+    ))
+    .await
 }
 
 /// A call with these fields besides those of any call.

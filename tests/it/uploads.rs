@@ -14,6 +14,7 @@ const SOON: Duration = Duration::from_secs(5);
 const CHUNKED: &str = "HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// An instance that is played by the test: its connections come as they are made.
+#[expect(clippy::disallowed_methods, reason = "a server of a test, which ends with it")]
 async fn by_hand() -> (SocketAddr, mpsc::UnboundedReceiver<TcpStream>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (addr, (hand, streams)) = (listener.local_addr().unwrap(), mpsc::unbounded_channel());

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and a box would be one for each request")]
 pub(super) enum Ready {
     Answer(Response<ResponseBody>),
     Tunnel(Box<Tunnel>),
