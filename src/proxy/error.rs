@@ -87,7 +87,7 @@ impl Fault {
     /// The status code of gRPC (grpc/doc/statuscodes.md).
     fn grpc_status(&self) -> &'static str {
         match self {
-            Self::Pick(PickError::Saturated) | Self::OutOfFiles => "8",
+            Self::Pick(PickError::Saturated) | Self::OutOfFiles | Self::HeadTooLarge => "8",
             Self::Pick(_) | Self::ConnectFailed(_) | Self::Reset(_) => "14",
             Self::Timeout(_) => "4",
             Self::NoRoute => "12",

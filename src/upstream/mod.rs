@@ -28,6 +28,9 @@ pub use outgoing::Framing;
 pub use pool::Upstream;
 pub use tunnel::Tunnel;
 
+/// How long what is left of a request may stand still after its answer was complete.
+const STUCK: Duration = Duration::from_secs(300);
+
 /// How the connections to a service's targets are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionSettings {

@@ -46,6 +46,8 @@ pub enum BodyError {
     Failed(Box<dyn std::error::Error + Send + Sync>),
     #[error("the body is shorter or longer than its Content-Length")]
     Length,
+    #[error("the instance takes no more of it")]
+    Stuck,
 }
 
 impl<B> Outgoing<B>

@@ -10,7 +10,7 @@ use super::outgoing::Outgoing;
 use super::socket::Socket;
 use super::tunnel::Tunnel;
 use super::wire::{Line, Wire};
-use super::{ConnectionSettings, HttpVersion, SendError, Stage, UpstreamBody};
+use super::{ConnectionSettings, HttpVersion, STUCK, SendError, Stage, UpstreamBody};
 use crate::model::{History, Target, TargetId};
 use crate::net::tls::TlsFailure;
 use crate::rt::LocalTasks;
@@ -170,7 +170,11 @@ impl Upstream {
                 now.saturating_duration_since(idle.since) < pool.settings.keep_alive
                     && idle.line.borrow_mut().is_quiet()
             });
-            pool.lines.retain(|line| line.strong_count() > 0);
+            pool.lines.retain(|line| {
+                let Some(line) = line.upgrade() else { return false };
+                line.borrow_mut().end_if_stuck(now, STUCK);
+                true
+            });
             // A target that was gone may come back as another program.
             pool.speaks_one &= !pool.lines.is_empty();
             if let Some(links) = &mut pool.links {

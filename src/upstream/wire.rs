@@ -7,7 +7,9 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 /// Most answers fit into one read of this many bytes ...
@@ -43,6 +45,10 @@ pub(super) struct Wire {
     pub sending: bool,
     /// ... and is over.
     pub returned: bool,
+    /// Bytes that were sent.
+    sent: u64,
+    /// Since when no more of them were, and how many.
+    still: Option<(Instant, u64)>,
 }
 
 impl Wire {
@@ -58,6 +64,8 @@ impl Wire {
             keep: false,
             sending: false,
             returned: false,
+            sent: 0,
+            still: None,
         }
     }
 
@@ -77,7 +85,23 @@ impl Wire {
 
     /// Writes some of it.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+        let count = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, parts))?;
+        self.sent += count as u64;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Ends it if its response is over and nothing more of its request could be sent for `patience`: nobody else looks
+    /// after it any more.
+    pub fn end_if_stuck(&mut self, now: Instant, patience: Duration) {
+        match self.still {
+            _ if !(self.sending && self.returned) => self.still = None,
+            Some((since, sent)) if sent == self.sent => {
+                if now.saturating_duration_since(since) >= patience {
+                    self.cut();
+                }
+            }
+            _ => self.still = Some((now, self.sent)),
+        }
     }
 
     /// Waits until all of it is with the system.
@@ -141,7 +165,6 @@ mod tests {
     use super::*;
     use socket2::SockRef;
     use std::future::poll_fn;
-    use std::time::Duration;
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
 
@@ -185,6 +208,30 @@ mod tests {
         wire.cut();
         let read = poll_fn(|cx| wire.poll_fill(cx)).await;
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_request_after_its_answer_must_go_on() {
+        let patience = Duration::from_secs(300);
+        let (mut wire, _peer) = pair().await;
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        (wire.sending, wire.returned) = (true, false);
+        for seconds in [0, 400] {
+            wire.end_if_stuck(at(seconds), patience);
+        }
+        assert!(!wire.cut, "its response is still read");
+        wire.returned = true;
+        for seconds in [500, 799] {
+            wire.end_if_stuck(at(seconds), patience);
+        }
+        poll_fn(|cx| wire.poll_send(cx, &[IoSlice::new(b"more")])).await.unwrap();
+        for seconds in [800, 1099] {
+            wire.end_if_stuck(at(seconds), patience);
+        }
+        assert!(!wire.cut, "it went on");
+        wire.end_if_stuck(at(1100), patience);
+        assert!(wire.cut);
     }
 
     #[tokio::test]

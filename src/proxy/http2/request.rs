@@ -8,6 +8,7 @@ use crate::model::Outcome;
 use crate::proxy::error::Fault;
 use crate::proxy::failed::outcome_of;
 use crate::proxy::forward::Call;
+use crate::proxy::grpc;
 use crate::proxy::headers::{self, Head, Heard};
 use crate::proxy::mirror::Copy;
 use crate::proxy::reflect::reflect;
@@ -75,7 +76,9 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
     };
     let (mut parts, recv) = request.into_parts();
     if parts.headers.len() > worker.shared.limits.headers {
-        return refuse(&Fault::HeadTooLarge, false);
+        let kind = parts.headers.get(header::CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| grpc::is_content_type(kind.as_bytes()));
+        return refuse(&Fault::HeadTooLarge, grpc);
     }
     if let Err(why) = headers::from_stream(&mut parts) {
         return refuse(&Fault::BadRequest(why), false);

@@ -5,6 +5,7 @@ use crate::upstream::BrokenBody;
 use ::h2::RecvStream;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -24,15 +25,28 @@ pub(in crate::upstream) struct Incoming {
     /// What sends the request's body, which may go on after the response.
     upload: Option<AbortHandle>,
     slot: Option<Rc<Slot>>,
+    /// Shared with the upload: it has come to its end.
+    answered: Rc<Cell<bool>>,
 }
 
 impl Incoming {
     /// `length` is how long the body is, if that is known; nothing is expected after so many bytes.
     pub fn new(recv: RecvStream, length: Option<u64>, slot: Rc<Slot>) -> Self {
-        let mut body =
-            Self { recv: Some(recv), left: length, in_trailers: false, upload: None, slot: Some(slot) };
+        let mut body = Self {
+            recv: Some(recv),
+            left: length,
+            in_trailers: false,
+            upload: None,
+            slot: Some(slot),
+            answered: Rc::default(),
+        };
         body.finish_if_ended();
         body
+    }
+
+    /// Whether it has come to its end, as that changes.
+    pub fn answered(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.answered)
     }
 
     /// Its end before its time ends the upload, too.
@@ -96,6 +110,7 @@ impl Incoming {
 
     /// It has come to its end; an upload goes on.
     fn finish(&mut self) {
+        self.answered.set(true);
         (self.recv, self.upload, self.slot) = (None, None, None);
         if self.left.is_some() {
             self.left = Some(0);

@@ -8,7 +8,7 @@ use super::upload::Upload;
 use crate::net::field::Field;
 use crate::upstream::error::Cause;
 use crate::upstream::head::{Head, Length};
-use crate::upstream::{Reply, SendError, Sending, Stage, UpstreamBody};
+use crate::upstream::{Reply, STUCK, SendError, Sending, Stage, UpstreamBody};
 use ::h2::client::{ResponseFuture, SendRequest};
 use ::h2::{Reason, RecvStream, SendStream};
 use bytes::Bytes;
@@ -207,9 +207,9 @@ where
     let slot = Rc::new(slot);
     let mut body = Incoming::new(recv, length, Rc::clone(&slot));
     if let Some((mut upload, mut stream)) = sending {
-        let tasks = slot.link().tasks.clone();
+        let (tasks, answered) = (slot.link().tasks.clone(), body.answered());
         body.with_upload(tasks.spawn("upload", async move {
-            let sent = poll_fn(|cx| upload.poll(cx, &mut stream)).await;
+            let sent = upload.finish(&mut stream, &answered, STUCK).await;
             if sent.is_err() {
                 // The instance must not take what it has for the whole.
                 stream.send_reset(Reason::CANCEL);

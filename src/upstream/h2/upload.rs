@@ -7,8 +7,12 @@ use ::h2::SendStream;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// One body, and how far it got.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(super) struct Upload<B> {
     ended: bool,
     /// Nothing more is sent: all of it was, or the instance takes no more.
     over: bool,
+    /// Bytes that were sent.
+    sent: u64,
 }
 
 impl<B> Upload<B>
@@ -36,11 +42,31 @@ where
             Framing::Length(length) => Some(length),
             Framing::Chunked => None,
         };
-        Self { body, left, data: Bytes::new(), trailers: None, ended: false, over }
+        Self { body, left, data: Bytes::new(), trailers: None, ended: false, over, sent: 0 }
     }
 
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// Sends the rest beside the answer; once that is over, only as long as the instance goes on taking it.
+    ///
+    /// # Errors
+    /// As [`Self::poll`]; and if the instance has taken nothing for `patience`.
+    pub async fn finish(
+        &mut self,
+        stream: &mut SendStream<Bytes>,
+        answered: &Cell<bool>,
+        patience: Duration,
+    ) -> Result<(), BodyError> {
+        loop {
+            let sent = self.sent;
+            match timeout(patience, poll_fn(|cx| self.poll(cx, stream))).await {
+                Ok(ended) => return ended,
+                Err(_) if answered.get() && self.sent == sent => return Err(BodyError::Stuck),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Sends until the end of the body, or until the instance takes no more: what it answers is read anyway.
@@ -90,6 +116,7 @@ where
             }
         }
         let part = self.data.split_to(stream.capacity().min(self.data.len()));
+        self.sent += part.len() as u64;
         let last = self.ended && self.data.is_empty() && self.trailers.is_none();
         self.over |= last;
         Poll::Ready(stream.send_data(part, last).is_ok())
