@@ -269,6 +269,7 @@ mod tests {
             ("static://10.0.0.1:70000", "\"70000\" is no port"),
             ("static://::1:80", "brackets"),
             ("static://[::1:80", "brackets"),
+            ("static://[::1]80", "\"[::1]80\" is no port"),
             ("static://10.0.0.1:80/x", "a list of addresses has no path"),
             ("static://10.0.0.1:80,10.0.0.1:80", "10.0.0.1:80 is given twice"),
             ("static://10.0.0.1:80?weights=1,2", "2 weights for 1 address"),

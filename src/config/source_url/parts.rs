@@ -78,7 +78,8 @@ impl<'u> Parts<'u> {
         let (host, port) = match text.find(']') {
             Some(end) => {
                 let (host, rest) = text.split_at_checked(end + 1).unwrap_or((text, ""));
-                (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or(rest)) })
+                // What follows without a colon is no port: the whole is refused as one.
+                (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or(text)) })
             }
             None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
         };
