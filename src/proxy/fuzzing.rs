@@ -2,6 +2,8 @@
 
 use super::grpc;
 use super::headers::{Caller, Ear, Head, Heard};
+use super::proxy_protocol::{header, parse};
+use crate::policy::ProxyVersion;
 use crate::upstream::{Framing, fuzzing};
 use http::{Request, Version};
 use rand::SeedableRng;
@@ -79,6 +81,16 @@ pub fn request(text: &[u8]) {
     assert_eq!((has("host"), has("transfer-encoding")), (1, 0), "{out:?}");
 }
 
+/// A header of the PROXY protocol; the addresses that it tells are told the same in both versions.
+pub fn proxy_protocol(text: &[u8]) {
+    let Ok(Some(addresses)) = parse(text) else { return };
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let header = header(version, Some(&addresses));
+        let again = parse(&header).ok().flatten();
+        assert!(again == Some(addresses), "{addresses:?} {header:?}");
+    }
+}
+
 /// A value of `grpc-timeout`.
 pub fn grpc_timeout(value: &[u8]) {
     let Some(left) = grpc::timeout(value) else { return };
@@ -91,6 +103,7 @@ pub fn grpc_timeout(value: &[u8]) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::IpAddr;
 
     /// A few bytes away from a good one, and what may follow it.
     fn spoilt() -> impl Strategy<Value = Vec<u8>> {
@@ -111,6 +124,13 @@ mod tests {
             let body = text.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
             chunked(&text[body..], step);
             grpc_timeout(&noise);
+            proxy_protocol(&noise);
+        }
+
+        #[test]
+        fn addresses_are_told_in_both_versions(source: IpAddr, destination: IpAddr, ports: (u16, u16)) {
+            let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+            proxy_protocol(format!("PROXY {family} {source} {destination} {} {}\r\n", ports.0, ports.1).as_bytes());
         }
 
         #[test]
