@@ -2,6 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outrigger::proxy::fuzzing::ear;
+use outrigger::proxy::fuzzing::{chunked, ear};
 
-fuzz_target!(|input: (u8, [u8; 4], &[u8])| ear(input.2, &input.1, input.0.into()));
+fuzz_target!(|input: (u8, [u8; 4], &[u8])| {
+    let (step, framings, text) = input;
+    ear(text, &framings, step.into());
+    chunked(text, step.into());
+});

@@ -4,9 +4,11 @@
 use libfuzzer_sys::fuzz_target;
 use outrigger::config::{Environment, source};
 
-fuzz_target!(|url: &str| {
+const BEGINNINGS: [&str; 7] = ["", "static://", "file:", "dns://", "srv://", "consul://", "etcd://"];
+
+fuzz_target!(|input: (u8, &str)| {
+    let (number, rest) = input;
     let env = Environment::Fixed(Default::default());
-    for scheme in ["", "static://", "file:", "dns://", "srv://", "consul://", "etcd://"] {
-        let _ = source(&format!("{scheme}{url}"), &env);
-    }
+    let beginning = BEGINNINGS[usize::from(number) % BEGINNINGS.len()];
+    let _ = source(&format!("{beginning}{rest}"), &env);
 });

@@ -72,7 +72,8 @@ impl Kept {
         files: Vec<PathBuf>,
         reread: impl Fn() -> Result<(), TlsError> + Send + 'static,
     ) -> Option<Self> {
-        let stamps = Stamp::of_all_now(&files);
+        // They may have changed since they were read: the first look takes them anew.
+        let stamps = Vec::new();
         (!files.is_empty()).then(|| Self { table, files, stamps, reread: Box::new(reread), wrong: None })
     }
 
@@ -90,8 +91,9 @@ impl Kept {
             }
             return;
         }
-        self.stamps = stamps;
+        let first = std::mem::replace(&mut self.stamps, stamps).is_empty();
         match (self.reread)() {
+            Ok(()) if first => {}
             Ok(()) => {
                 self.wrong = None;
                 tracing::info!(table = self.table, "certificates have changed and are in use");

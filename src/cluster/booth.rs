@@ -31,6 +31,11 @@ impl Booth {
         Rc::new(Self { cluster, worker, subset })
     }
 
+    /// It has only some of the targets.
+    pub fn is_part(&self) -> bool {
+        self.subset.is_some()
+    }
+
     /// The targets to choose from, and who does it.
     fn choice<'s>(&self, snapshot: &'s Snapshot) -> (&'s [Arc<Target>], &'s dyn Picker) {
         match self.subset.and_then(|subset| snapshot.parts.get(subset)) {

@@ -7,8 +7,9 @@ use super::value::{integer, quoted};
 use crate::policy::{Edits, HostPattern, Mirror, PathPrefix, Route, Split, Subset};
 use http::{HeaderName, HeaderValue, Method};
 
-/// Fields that belong to a connection or to the framing of a body: nobody may change them.
-const OF_THE_CONNECTION: [&str; 9] = [
+/// Fields that belong to a connection, to the framing of a body, or tell who has passed a request on: nobody may change
+/// them.
+const OF_THE_CONNECTION: [&str; 10] = [
     "connection",
     "content-length",
     "expect",
@@ -18,6 +19,7 @@ const OF_THE_CONNECTION: [&str; 9] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "via",
 ];
 
 /// `None` if it leads nowhere.
@@ -129,7 +131,12 @@ fn split(section: &Section<'_>, subset: &Subset, places: &mut Places<'_>) -> Opt
             Err(message) => section.problem_at(&found, &path, message),
         }
     }
+    let listed =
+        value.as_table().map_or(0, |table| table.len()) + value.as_array().map_or(0, |list| list.len());
     if all.is_empty() {
+        if listed == 0 && !value.is_str() {
+            section.problem_at(&found, &path, "leads nowhere: at least one service is needed");
+        }
         return None;
     }
     let split = Split::new(all);
@@ -159,13 +166,18 @@ fn edits(section: &Section<'_>, of_a_request: bool) -> Edits {
     let pairs = |key: &'static str| {
         let texts = section.texts(key).into_iter();
         let pairs = texts.filter_map(|(at, name, value)| {
-            let (header, value) = field(section, key, at, name, &value)?;
+            let (header, field) = field(section, key, at, name, &value)?;
             let host = header == http::header::HOST && (!of_a_request || key == "add_headers");
             if !allowed(&header) || host {
                 problem(section, key, at, name, belongs);
                 return None;
             }
-            Some((header, value))
+            let named = value.parse::<http::uri::Authority>().is_ok_and(|host| !host.as_str().contains('@'));
+            if header == http::header::HOST && !named {
+                problem(section, key, at, name, "no host: write \"inside\" or \"inside:8080\"");
+                return None;
+            }
+            Some((header, field))
         });
         pairs.collect()
     };

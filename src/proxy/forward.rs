@@ -103,7 +103,9 @@ impl Call<'_> {
         match picked {
             Err(PickError::Saturated) => {
                 let (now, pick) = (Instant::now(), || pick(Instant::now()));
-                cluster.pick_in_turn(self.left(now), !tried.is_empty(), pick).await
+                // Room at the instances of one part of a service is none for the others.
+                let again = !tried.is_empty() || cluster.is_part();
+                cluster.pick_in_turn(self.left(now), again, pick).await
             }
             picked => picked,
         }

@@ -2,8 +2,10 @@
 
 use super::grpc;
 use super::headers::{Caller, Ear, Head, Heard};
-use crate::upstream::Framing;
-use http::Request;
+use super::proxy_protocol::{header, parse};
+use crate::policy::ProxyVersion;
+use crate::upstream::{Framing, fuzzing};
+use http::{Request, Version};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -29,13 +31,26 @@ pub fn ear(text: &[u8], framings: &[u8], step: usize) {
     }
 }
 
+/// A chunked body, in pieces of `step` bytes, ends where an instance's would, if both are good.
+pub fn chunked(text: &[u8], step: usize) {
+    let mut ear = Ear::default();
+    let begun = ear.go_on(Vec::new(), 0, Framing::Chunked).is_ok();
+    let good = begun && text.chunks(step.max(1)).all(|piece| ear.hear(piece).is_ok());
+    if let (true, Some(length)) = (good, fuzzing::chunked(text)) {
+        assert_eq!(ear.take().len(), text.len() - length, "where the body ends");
+    }
+}
+
 /// A head as a strict reader tells it from the bytes, with those bytes: it must go on in one form, or not at all.
 pub fn request(text: &[u8]) {
     let mut room = [httparse::EMPTY_HEADER; 100];
     let mut parsed = httparse::Request::new(&mut room);
     let Ok(httparse::Status::Complete(length)) = parsed.parse(text) else { return };
-    let mut request =
-        Request::builder().method(parsed.method.unwrap_or_default()).uri(parsed.path.unwrap_or_default());
+    let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let mut request = Request::builder()
+        .method(parsed.method.unwrap_or_default())
+        .uri(parsed.path.unwrap_or_default())
+        .version(version);
     for field in parsed.headers.iter() {
         request = request.header(field.name, field.value);
     }
@@ -62,6 +77,18 @@ pub fn request(text: &[u8]) {
     let mut room = [httparse::EMPTY_HEADER; 200];
     let mut again = httparse::Request::new(&mut room);
     assert_eq!(again.parse(&out), Ok(httparse::Status::Complete(out.len())), "{out:?}");
+    let has = |name: &str| again.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
+    assert_eq!((has("host"), has("transfer-encoding")), (1, 0), "{out:?}");
+}
+
+/// A header of the PROXY protocol; the addresses that it tells are told the same in both versions.
+pub fn proxy_protocol(text: &[u8]) {
+    let Ok(Some(addresses)) = parse(text) else { return };
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let header = header(version, Some(&addresses));
+        let again = parse(&header).ok().flatten();
+        assert!(again == Some(addresses), "{addresses:?} {header:?}");
+    }
 }
 
 /// A value of `grpc-timeout`.
@@ -76,6 +103,7 @@ pub fn grpc_timeout(value: &[u8]) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::IpAddr;
 
     /// A few bytes away from a good one, and what may follow it.
     fn spoilt() -> impl Strategy<Value = Vec<u8>> {
@@ -93,7 +121,16 @@ mod tests {
             request(&text);
             request(&noise);
             ear(&text, &noise, step);
+            let body = text.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
+            chunked(&text[body..], step);
             grpc_timeout(&noise);
+            proxy_protocol(&noise);
+        }
+
+        #[test]
+        fn addresses_are_told_in_both_versions(source: IpAddr, destination: IpAddr, ports: (u16, u16)) {
+            let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+            proxy_protocol(format!("PROXY {family} {source} {destination} {} {}\r\n", ports.0, ports.1).as_bytes());
         }
 
         #[test]

@@ -29,10 +29,10 @@ use tokio::time::Instant;
 pub(super) async fn serve(
     seat: Rc<Seat>,
     cluster: Rc<Booth>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (worker, client) = (Rc::clone(&seat.worker), Arc::clone(&seat.client));
-    let led = route::lead(&seat, cluster, &mut request);
+    let led = route::lead(&seat, cluster, request.uri(), request.method(), request.headers());
     let mut exchange = Exchange::open(worker, led, client, Instant::now());
     let response = answer(&exchange, seat, request).await;
     exchange.client.overtaken().await;
@@ -76,6 +76,7 @@ async fn answer(
         let rng = &mut *worker.rng.borrow_mut();
         head.write(framing, Heard(&heard), client.caller(), service, rng, &mut text)
     };
+    let spelled = exchange.way.changes().then(|| heard.clone());
     if let Err(why) = written.and_then(|beyond| client.hear_on(heard, beyond, framing)) {
         worker.give_scratch_back(text);
         return refuse(&Fault::BadRequest(why), false);
@@ -91,6 +92,12 @@ async fn answer(
     if traits.ends_here {
         worker.give_scratch_back(text);
         return reflect(&parts);
+    }
+    if let Some(spelled) = spelled
+        && let Err(fault) = route::change(exchange, &mut parts, traits, framing, &spelled, &mut text)
+    {
+        worker.give_scratch_back(text);
+        return refuse(&fault, traits.grpc);
     }
     let (to_head, interim) = (parts.method == Method::HEAD, parts.version >= Version::HTTP_11);
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim };

@@ -109,7 +109,7 @@ async fn more(stream: &mut TcpStream, most: usize, header: &mut Vec<u8>) -> Resu
 }
 
 /// What a whole header says.
-fn parse(header: &[u8]) -> Result<Option<Addresses>, Refused> {
+pub(super) fn parse(header: &[u8]) -> Result<Option<Addresses>, Refused> {
     let addresses = |source: (IpAddr, u16), destination: (IpAddr, u16)| {
         Some(Addresses { source: source.into(), destination: destination.into() })
     };

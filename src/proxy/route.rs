@@ -1,13 +1,16 @@
 //! Requests of a shared port: which service each goes to, and what becomes of its head on the way.
 
-use super::headers::Spelled;
+use super::error::Fault;
+use super::headers::{Head, Heard, Spelled, Traits};
 use super::mirror::Copy;
 use super::relay::Exchange;
 use super::worker::Seat;
 use crate::cluster::{Booth, Cluster};
+use crate::net::field::{Field, tokens};
 use crate::policy::{Asked, Edits, Route, find_route};
+use crate::upstream::Framing;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, request};
 use memchr::memchr;
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -47,12 +50,41 @@ pub(super) enum Way {
     Lost,
 }
 
-/// The service of a request whose port has routes, and its head as the route wants it; else `fallback`.
-pub(super) fn lead<B>(seat: &Seat, fallback: Rc<Booth>, request: &mut Request<B>) -> (Rc<Booth>, Way) {
+/// The service of a request whose port has routes; else `fallback`.
+pub(super) fn lead(
+    seat: &Seat,
+    fallback: Rc<Booth>,
+    uri: &Uri,
+    method: &Method,
+    fields: &HeaderMap,
+) -> (Rc<Booth>, Way) {
     match &seat.junction {
         None => (fallback, Way::Straight),
-        Some(junction) => junction.lead(seat, request).unwrap_or((fallback, Way::Lost)),
+        Some(junction) => junction.lead(seat, &asked(uri, method, fields)).unwrap_or((fallback, Way::Lost)),
     }
+}
+
+/// Writes a head that was read, written and found good once more, as its route wants it.
+///
+/// # Errors
+/// If the route makes it one that cannot be sent.
+pub(super) fn change(
+    exchange: &Exchange,
+    parts: &mut request::Parts,
+    traits: Traits,
+    framing: Framing,
+    heard: &[u8],
+    text: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    exchange.way.change(parts, traits.upgrade)?;
+    let Exchange { worker, cluster, client, .. } = exchange;
+    let head = Head::read(parts).map_err(Fault::BadRequest)?;
+    text.clear();
+    let rng = &mut *worker.rng.borrow_mut();
+    let service = cluster.name().as_str();
+    // It has not as many fields as were heard any more; those were looked at.
+    let _ = head.write(framing, Heard(heard), client.caller(), service, rng, text);
+    if text.ends_with(b"\r\n\r\n") { Ok(()) } else { Err(Fault::Malformed) }
 }
 
 impl Junction {
@@ -61,15 +93,10 @@ impl Junction {
         Rc::new(Self { table: Arc::clone(table), booths, worker })
     }
 
-    fn lead<B>(self: &Rc<Self>, seat: &Seat, request: &mut Request<B>) -> Option<(Rc<Booth>, Way)> {
-        let (number, route) = find_route(&self.table.routes, &asked(request))?;
+    fn lead(self: &Rc<Self>, seat: &Seat, asked: &Asked<'_>) -> Option<(Rc<Booth>, Way)> {
+        let (number, route) = find_route(&self.table.routes, asked)?;
         let place = route.to.draw(&mut *seat.worker.rng.borrow_mut());
-        let booth = self.booth(place)?;
-        if let Some(path) = route.rewritten(request.uri().path()) {
-            rewrite(request.uri_mut(), &path);
-        }
-        route.request.apply(request.headers_mut());
-        Some((booth, Way::Routed(Rc::clone(self), number)))
+        Some((self.booth(place)?, Way::Routed(Rc::clone(self), number)))
     }
 
     fn booth(&self, place: usize) -> Option<Rc<Booth>> {
@@ -86,6 +113,36 @@ impl Way {
             Self::Routed(junction, number) => junction.table.routes.get(*number),
             Self::Straight | Self::Lost => None,
         }
+    }
+
+    /// Whether the heads of requests are changed.
+    pub fn changes(&self) -> bool {
+        self.route().is_some_and(|route| route.rewrite.is_some() || !route.request.is_empty())
+    }
+
+    /// Makes a request's head what the route wants. What the client names in Connection goes first: it has no say over
+    /// what comes from here (RFC 9110, section 7.6.1).
+    fn change(&self, parts: &mut request::Parts, upgrade: bool) -> Result<(), Fault> {
+        let Some(route) = self.route() else { return Ok(()) };
+        if let Some(path) = route.rewritten(parts.uri.path())
+            && !rewrite(&mut parts.uri, &path)
+        {
+            return Err(Fault::TargetTooLong);
+        }
+        forget_named(&mut parts.headers, upgrade);
+        if route.request.replaces(b"host") {
+            let told = parts.uri.authority().and_then(|authority| authority.as_str().parse().ok());
+            let told = told.or_else(|| parts.headers.get(header::HOST).cloned());
+            if let (Some(host), false) = (told, parts.headers.contains_key(FORWARDED_HOST)) {
+                parts.headers.insert(FORWARDED_HOST, host);
+            }
+            // A whole URI would overrule it.
+            if let Some(target) = parts.uri.path_and_query().cloned() {
+                parts.uri = Uri::from(target);
+            }
+        }
+        route.request.apply(&mut parts.headers);
+        Ok(())
     }
 
     /// Sends the request that `copy` makes to the route's mirror, if it has one and chance wants it.
@@ -114,30 +171,40 @@ impl Way {
     }
 }
 
-fn asked<B>(request: &Request<B>) -> Asked<'_> {
+fn asked<'a>(uri: &'a Uri, method: &'a Method, fields: &'a HeaderMap) -> Asked<'a> {
     // An absolute target overrules Host (RFC 9112, section 3.2.2).
-    let authority = request.uri().authority().map(|authority| {
+    let authority = uri.authority().map(|authority| {
         let text = authority.as_str();
         text.rsplit_once('@').map_or(text, |(_, host)| host).as_bytes()
     });
-    let host = || request.headers().get(header::HOST).map(|host| host.as_bytes());
-    Asked {
-        host: authority.or_else(host).unwrap_or_default(),
-        path: request.uri().path(),
-        method: request.method(),
-        fields: request.headers(),
+    let host = || fields.get(header::HOST).map(|host| host.as_bytes());
+    Asked { host: authority.or_else(host).unwrap_or_default(), path: uri.path(), method, fields }
+}
+
+const FORWARDED_HOST: &str = "x-forwarded-host";
+
+/// Takes out what Connection names, but for what is the connection's own anyway.
+fn forget_named(fields: &mut HeaderMap, upgrade: bool) {
+    let named = fields.get_all(header::CONNECTION).iter().flat_map(|value| tokens(value.as_bytes()));
+    let named = named.filter(|name| !Field::of(name).is_hop_by_hop() && !name.eq_ignore_ascii_case(b"host"));
+    let named: Vec<_> = named.filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    named.iter().for_each(|name| {
+        fields.remove(name);
+    });
+    fields.remove(header::CONNECTION);
+    if upgrade {
+        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
-/// Another path with the same query.
-fn rewrite(uri: &mut Uri, path: &str) {
+/// Another path with the same query; `false` if the target would be too long.
+fn rewrite(uri: &mut Uri, path: &str) -> bool {
     let text = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    let Ok(target) = PathAndQuery::try_from(text) else { return };
+    let Ok(target) = PathAndQuery::try_from(text) else { return false };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target);
-    if let Ok(new) = Uri::from_parts(parts) {
-        *uri = new;
-    }
+    let new = Uri::from_parts(parts);
+    new.map(|new| *uri = new).is_ok()
 }
 
 /// The same for fields that are text already, one line each.
@@ -164,7 +231,7 @@ fn edit(text: &mut Vec<u8>, edits: &Edits) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::Request;
 
     #[test]
     fn a_path_is_rewritten_and_the_query_stays() {
@@ -175,7 +242,7 @@ mod tests {
             ("/v1/%41", "/%41", "/%41"),
         ] {
             let mut uri: Uri = uri.parse().unwrap();
-            rewrite(&mut uri, path);
+            assert!(rewrite(&mut uri, path));
             assert_eq!(uri.to_string(), expected);
         }
     }
@@ -199,7 +266,7 @@ mod tests {
     fn the_target_goes_before_host() {
         let of = |uri: &str| {
             let request = Request::get(uri).header("host", "in-field:1").body(()).unwrap();
-            asked(&request).host.to_vec()
+            asked(request.uri(), request.method(), request.headers()).host.to_vec()
         };
         assert_eq!(of("/x"), b"in-field:1");
         assert_eq!(of("http://user@in-target:2/x"), b"in-target:2");

@@ -48,6 +48,18 @@ pub fn responses(text: &[u8], step: usize) {
     }
 }
 
+/// How many bytes the chunked body takes that is at the front of the text, if the whole of it is there and good.
+pub fn chunked(text: &[u8]) -> Option<usize> {
+    let (mut chunks, mut input) = (Chunks::default(), BytesMut::from(text));
+    loop {
+        match chunks.take(&mut input) {
+            Ok(Piece::End | Piece::Trailers(_)) => return Some(text.len() - input.len()),
+            Ok(Piece::Bytes(_)) => {}
+            Ok(Piece::More) | Err(_) => return None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -168,7 +168,7 @@ async fn each_attempt_is_given_what_is_left_of_the_deadline() {
 #[tokio::test]
 async fn a_deadline_that_is_over_is_told_as_grpc_tells_it() {
     let server = RawServer::always(vec![Step::Hang]).await;
-    let sidecar = facing(server.addr(), "").await;
+    let sidecar = facing(server.addr(), "http = \"1\"\n").await;
     for (fields, least) in [("grpc-timeout: 300m\r\n", 300), ("grpc-timeout: 1n\r\n", 0)] {
         let begun = Instant::now();
         let answer = call(&sidecar, fields).await;
@@ -183,7 +183,7 @@ async fn a_deadline_that_is_over_is_told_as_grpc_tells_it() {
 #[tokio::test]
 async fn a_deadline_does_not_wait_for_the_callers_own_messages() {
     let server = ByHand::start().await;
-    let sidecar = facing(server.addr(), "").await;
+    let sidecar = facing(server.addr(), "http = \"1\"\n").await;
     let mut client = Connection::open(sidecar.service("web")).await.unwrap();
     let whole = post("grpc-timeout: 500m\r\n");
     client.send(whole.strip_suffix("0\r\n\r\n").unwrap()).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_deadline_does_not_wait_for_the_callers_own_messages() {
 #[tokio::test]
 async fn a_call_that_its_client_gives_up_ends_at_the_instance() {
     let server = ByHand::start().await;
-    let sidecar = facing(server.addr(), "").await;
+    let sidecar = facing(server.addr(), "http = \"1\"\n").await;
     let mut client = Connection::open(sidecar.service("web")).await.unwrap();
     client.send(post("")).await.unwrap();
     let mut instance = server.accept().await;

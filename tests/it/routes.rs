@@ -1,6 +1,7 @@
 //! Ports that several services share: which one a request goes to, and what becomes of its head.
 
-use crate::support::client::{self, Response};
+use crate::support::client::{self, Connection, Response};
+use crate::support::raw::{RawServer, Step};
 use crate::support::{ByHand, Instance, Sidecar, eventually, free_port};
 use http::Request;
 use std::collections::BTreeMap;
@@ -240,4 +241,77 @@ async fn copies_go_to_the_mirror_and_never_hold_the_real_request_up() {
     // A body that is too long to be kept is not copied.
     let long = Request::post("/echo").header("host", "h").body(client::full("x".repeat(100_000))).unwrap();
     assert_eq!(client::request(edge, long).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_changed_head_was_checked_as_it_came() {
+    let server = RawServer::always(vec![Step::ok("fine")]).await;
+    let route = |path: &str, change: &str| {
+        format!(
+            "[[listener.edge.route]]\npath = \"/{path}\"\nrewrite = \"/{path}/changed\"\nto = \"a\"\n{change}\n"
+        )
+    };
+    let routes = [
+        route("set", "set_headers = { x-env = \"prod\" }"),
+        route("add", "add_headers = { x-hop = \"2\" }"),
+        route("remove", "remove_headers = [\"x-debug\"]"),
+        route("host", "set_headers = { host = \"inside\" }"),
+        route("token", "set_headers = { x-token = \"of-the-route\" }"),
+    ];
+    let (_sidecar, edge) = start(&[("a", server.addr())], &routes.concat()).await;
+    let ask = async |text: &str| {
+        let mut client = Connection::open(edge).await.unwrap();
+        client.send(text).await.unwrap();
+        client.response().await.unwrap()
+    };
+    for (text, kept) in [
+        ("GET /set HTTP/1.1\r\nHost: h\r\nX-Kept: k\r\n\r\n", &[("x-env", "prod"), ("X-Kept", "k")][..]),
+        ("GET /add HTTP/1.1\r\nHost: h\r\nX-Hop: 1\r\n\r\n", &[("X-Hop", "1"), ("x-hop", "2")]),
+        ("GET /remove HTTP/1.1\r\nHost: h\r\nX-Debug: 1\r\nX-Kept: k\r\n\r\n", &[("X-Kept", "k")]),
+        ("GET /host HTTP/1.1\r\nHost: h\r\n\r\n", &[("Host", "inside"), ("x-forwarded-host", "h")]),
+        ("GET http://h/host HTTP/1.1\r\nHost: h\r\n\r\n", &[("Host", "inside"), ("x-forwarded-host", "h")]),
+        // The client has no say over what the route sets.
+        (
+            "GET /token HTTP/1.1\r\nHost: h\r\nX-Token: mine\r\nConnection: x-token\r\n\r\n",
+            &[("x-token", "of-the-route")],
+        ),
+    ] {
+        assert_eq!(ask(text).await.text(), "fine", "{text}");
+        let seen = server.requests().pop().unwrap();
+        assert!(seen.head.start.ends_with("/changed HTTP/1.1"), "{}", seen.head.start);
+        for (name, value) in kept {
+            let count =
+                seen.head.fields.iter().filter(|(n, v)| n.eq_ignore_ascii_case(name) && v == value).count();
+            assert_eq!(count, 1, "{name}: {value} in {:?} for {text}", seen.head.fields);
+        }
+        assert!(seen.head.fields.iter().all(|(name, _)| !name.eq_ignore_ascii_case("x-debug")), "{text}");
+    }
+    let before = server.requests().len();
+    for path in ["set", "add", "remove", "host"] {
+        for fields in [
+            "Host: h\r\nContent-Length: 0\r\nContent-Length: 0\r\n",
+            "Host: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+            "Host: h\r\nHost: i\r\n",
+            "X-Debug: 1\r\n",
+            "Host: h\r\nX-Debug: 1\nX-Hop: 1\r\n",
+        ] {
+            let answer = ask(&format!("POST /{path} HTTP/1.1\r\n{fields}\r\n0\r\n\r\n")).await;
+            assert_eq!(answer.status, 400, "{path}: {fields}");
+        }
+    }
+    let shown = ask("TRACE /token HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n").await.text();
+    assert!(shown.starts_with("TRACE /token HTTP/1.1") && !shown.contains("of-the-route"), "{shown}");
+    // What does not fit must not go out unchanged.
+    let long = format!("GET /set?{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(65_525));
+    assert!([414, 431].contains(&ask(&long).await.status));
+    assert_eq!(server.requests().len(), before, "a refused request went on");
+
+    let url = format!("http://{edge}/host");
+    let curl = move || Command::new("curl").args(["-sS", "--http2-prior-knowledge", &url]).output();
+    let said = tokio::task::spawn_blocking(curl).await.unwrap().unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "fine", "{said:?}");
+    let seen = server.requests().pop().unwrap();
+    assert!(
+        seen.head.fields.iter().any(|(name, value)| name.eq_ignore_ascii_case("host") && value == "inside")
+    );
 }

@@ -3,6 +3,7 @@
 use super::body::StreamBody;
 use super::response::{self, Ready};
 use super::stream::Stream;
+use super::websocket::Key;
 use super::{Front, Open, SendResponse, websocket};
 use crate::model::Outcome;
 use crate::proxy::error::Fault;
@@ -29,16 +30,19 @@ pub(super) fn begin(front: &Rc<Front>, request: Request<RecvStream>, respond: Se
     front.seat.worker.tasks.spawn("stream", serve(open, request, respond));
 }
 
-async fn serve(open: Open, mut request: Request<RecvStream>, respond: SendResponse) {
+async fn serve(open: Open, request: Request<RecvStream>, respond: SendResponse) {
     let Open(front) = &open;
     let (seat, now) = (&front.seat, Instant::now());
     let stream = Rc::new(Stream::new(respond, now));
-    let led = route::lead(seat, Rc::clone(&front.booth), &mut request);
+    let (mut parts, recv) = request.into_parts();
+    let (bare, fields) = (parts.method == Method::HEAD, parts.headers.len());
+    let key = headers::from_stream(&mut parts)
+        .and_then(|()| websocket::translate(&mut parts, &mut seat.worker.rng.borrow_mut()));
+    let led = route::lead(seat, Rc::clone(&front.booth), &parts.uri, &parts.method, &parts.headers);
     let mut exchange =
         Exchange::on_stream(Rc::clone(&seat.worker), led, Arc::clone(&seat.client), Rc::clone(&stream), now);
-    let bare = request.method() == Method::HEAD;
     let ready = {
-        let mut answering = std::pin::pin!(answer(&exchange, request));
+        let mut answering = std::pin::pin!(answer(&exchange, parts, recv, key, fields));
         // First this: nothing may be said on a stream that is over, and an interim response would be.
         std::future::poll_fn(|cx| match stream.poll_gone(cx) {
             Poll::Ready(()) => Poll::Ready(None),
@@ -65,7 +69,13 @@ async fn serve(open: Open, mut request: Request<RecvStream>, respond: SendRespon
 }
 
 /// Checks the request and makes its attempts.
-async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
+async fn answer(
+    exchange: &Exchange,
+    mut parts: request::Parts,
+    recv: RecvStream,
+    key: Result<Option<Key>, &'static str>,
+    fields: usize,
+) -> Ready {
     let Exchange { worker, cluster, client, .. } = exchange;
     let refuse = |fault: &Fault, grpc| {
         tracing::debug!(service = %cluster.name(), code = fault.code(), ?fault, "own answer");
@@ -74,16 +84,12 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
         response.headers_mut().remove(header::CONNECTION);
         Ready::Answer(response)
     };
-    let (mut parts, recv) = request.into_parts();
-    if parts.headers.len() > worker.shared.limits.headers {
+    if fields > worker.shared.limits.headers {
         let kind = parts.headers.get(header::CONTENT_TYPE);
         let grpc = kind.is_some_and(|kind| grpc::is_content_type(kind.as_bytes()));
         return refuse(&Fault::HeadTooLarge, grpc);
     }
-    if let Err(why) = headers::from_stream(&mut parts) {
-        return refuse(&Fault::BadRequest(why), false);
-    }
-    let key = match websocket::translate(&mut parts, &mut worker.rng.borrow_mut()) {
+    let key = match key {
         Ok(key) => key,
         Err(why) => return refuse(&Fault::BadRequest(why), false),
     };
@@ -122,6 +128,12 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
         worker.give_scratch_back(text);
         return Ready::Answer(reflect(&parts));
     }
+    if exchange.way.changes()
+        && let Err(fault) = route::change(exchange, &mut parts, traits, framing, b"", &mut text)
+    {
+        worker.give_scratch_back(text);
+        return refuse(&fault, traits.grpc);
+    }
     let to_head = parts.method == Method::HEAD;
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim: true };
     let ended = call.run().await;
@@ -146,7 +158,11 @@ async fn answer(exchange: &Exchange, request: Request<RecvStream>) -> Ready {
     match (key, recv) {
         (Some(key), Some(recv)) if switched || head.status.is_success() => {
             match websocket::switched(&key, &head, body) {
-                Ok((head, to)) => Ready::Tunnel(Box::new(websocket::Tunnel { head, recv, to, ticket })),
+                Ok((mut head, to)) => {
+                    exchange.way.edit_fields(head.headers_mut());
+                    let idle = cluster.settings.timeouts.upgraded_idle;
+                    Ready::Tunnel(Box::new(websocket::Tunnel { head, recv, to, ticket, idle }))
+                }
                 Err(why) => {
                     ticket.finish(Outcome::Protocol);
                     refuse(&Fault::Protocol(why.to_owned()), false)

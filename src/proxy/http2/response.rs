@@ -50,6 +50,7 @@ pub(super) async fn send(
     bare: bool,
 ) {
     let (mut parts, body) = answer.into_parts();
+    let idle = exchange.cluster.settings.timeouts.idle;
     let mut body = body.closing(exchange);
     let length = Body::size_hint(&body).exact().filter(|length| *length > 0);
     if let (Some(length), false) = (length, parts.headers.contains_key(header::CONTENT_LENGTH)) {
@@ -61,7 +62,7 @@ pub(super) async fn send(
     let end = bare || body.is_end_stream();
     let Ok(send) = stream.respond(Response::from_parts(parts, ()), end) else { return };
     let worker = &front.seat.worker;
-    let mut line = Line { stream, send, alarm: &worker.alarm, idle: front.booth.settings.timeouts.idle };
+    let mut line = Line { stream, send, alarm: &worker.alarm, idle };
     line.stream.moves();
     if !end {
         match line.relay(&mut body).await {

@@ -20,6 +20,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What makes an answer out of a key (RFC 6455, section 1.3).
@@ -90,19 +91,21 @@ pub(super) struct Tunnel {
     pub recv: RecvStream,
     pub to: upstream::Tunnel,
     pub ticket: Ticket,
+    /// Of the service that it belongs to.
+    pub idle: Duration,
 }
 
 impl Tunnel {
     /// Carries bytes until both sides have ended, one has failed, or nothing moves any more.
     pub async fn carry(self, front: &Front, stream: &Stream) {
-        let Self { mut head, recv, to, ticket } = self;
+        let Self { mut head, recv, to, ticket, idle } = self;
         if !head.headers().contains_key(http::header::DATE) {
             head.headers_mut().extend(front.date().map(|date| (http::header::DATE, date)));
         }
         match stream.respond(head, false) {
             Ok(send) => {
                 let from = Pipe { recv, send, read: Bytes::new() };
-                upgrade::carry(from, to, front.booth.settings.timeouts.upgraded_idle).await;
+                upgrade::carry(from, to, idle).await;
                 ticket.finish(Outcome::Success);
             }
             Err(_) => ticket.finish(Outcome::Abandoned),
