@@ -3,3 +3,4 @@
 pub mod field;
 pub mod stamp;
 pub mod tls;
+pub mod websocket;

@@ -1,12 +1,12 @@
 //! Checks by gRPC's health checking protocol, against gRPC's own server.
 
 use crate::health_tls::authority::Authority;
+use crate::support::clients::python;
 use crate::support::raw::{RawServer, Step};
 use crate::support::{Sidecar, eventually};
 use outrigger::health::{CheckKind, CheckSettings, Probe};
 use outrigger::net::tls::{TlsClient, TlsSettings, authorities};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -24,9 +24,7 @@ struct Server {
 
 impl Server {
     async fn start(arguments: &[&str]) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/health_grpc/server.py");
-        let mut process = Command::new(python())
-            .arg(script)
+        let mut process = Command::from(python("it/health_grpc/server.py"))
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -43,23 +41,6 @@ impl Server {
         self.input.write_all(format!("{service} {status}\n").as_bytes()).await.unwrap();
         assert_eq!(self.output.next_line().await.unwrap().as_deref(), Some("done"));
     }
-}
-
-/// Python with gRPC, as tests/clients has installed it.
-fn python() -> PathBuf {
-    let folder = std::env::var_os("OUTRIGGER_TEST_CLIENTS").map_or_else(
-        || {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-                || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache"),
-                PathBuf::from,
-            );
-            cache.join("outrigger-test-clients")
-        },
-        PathBuf::from,
-    );
-    let python = folder.join("bin/python");
-    assert!(python.exists(), "{} is missing: run tests/clients first", python.display());
-    python
 }
 
 fn settings(service: &str) -> CheckSettings {

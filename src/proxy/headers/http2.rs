@@ -1,6 +1,6 @@
 //! Heads of HTTP/2 and what they are in HTTP/1.1, both ways (RFC 9113, section 8).
 
-use crate::net::field::{Field, Named};
+use crate::net::field::{Field, Named, may_trail};
 use crate::upstream::{Fields, Head};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request, uri};
 
@@ -95,11 +95,7 @@ fn kept(fields: &Fields, mut keep: impl FnMut(Field) -> bool) -> HeaderMap {
 
 /// Takes out what has no place in trailers, or none in HTTP/2 (RFC 9110, section 6.5.1).
 pub(in crate::proxy) fn trailers_to_stream(mut trailers: HeaderMap) -> HeaderMap {
-    let is_out_of_place = |name: &HeaderName| {
-        let field = Field::of(name.as_str().as_bytes());
-        field.is_hop_by_hop() || matches!(field, Field::ContentLength | Field::Host | Field::Trailer)
-    };
-    let gone: Vec<_> = trailers.keys().filter(|name| is_out_of_place(name)).cloned().collect();
+    let gone: Vec<_> = trailers.keys().filter(|name| !may_trail(name.as_str().as_bytes())).cloned().collect();
     for name in gone {
         trailers.remove(name);
     }
@@ -119,6 +115,18 @@ mod tests {
 
     fn all(parts: &request::Parts, name: &str) -> Vec<String> {
         parts.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn trailers_keep_what_may_stand_there() {
+        let mut trailers = HeaderMap::new();
+        for name in
+            ["grpc-status", "x-sum", "host", "connection", "authorization", "x-forwarded-for", "set-cookie"]
+        {
+            trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("0"));
+        }
+        let kept: Vec<_> = trailers_to_stream(trailers).keys().map(|name| name.to_string()).collect();
+        assert_eq!(kept, ["grpc-status", "x-sum"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{Front, SendStream, Stream};
 use crate::cluster::Ticket;
 use crate::model::Outcome;
 use crate::net::field::Field;
+use crate::net::websocket::accept_of;
 use crate::proxy::headers;
 use crate::proxy::upgrade;
 use crate::upstream::{self, Head, UpstreamBody};
@@ -16,15 +17,12 @@ use h2::ext::Protocol;
 use http::{HeaderValue, Method, Response, request};
 use rand::RngExt;
 use rand::rngs::SmallRng;
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What makes an answer out of a key (RFC 6455, section 1.3).
-const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY: &str = "sec-websocket-key";
 const VERSION: &str = "sec-websocket-version";
 const ACCEPT: &str = "sec-websocket-accept";
@@ -72,8 +70,7 @@ pub(super) fn switched(
         return Err("the instance answers a WebSocket's handshake, but does not switch protocols");
     }
     let to_websocket = head.fields.all(Field::Upgrade).any(|value| value.eq_ignore_ascii_case(b"websocket"));
-    let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{}{GUID}", key.0).as_bytes());
-    let expected = BASE64.encode(proof);
+    let expected = accept_of(key.0.as_bytes());
     let mut proofs = head.fields.iter().filter(|(_, name, _)| name.eq_ignore_ascii_case(ACCEPT.as_bytes()));
     if !to_websocket || !proofs.any(|(_, _, value)| value == expected.as_bytes()) {
         return Err("the instance has not understood a WebSocket's handshake (RFC 6455, section 4.2.2)");

@@ -1,10 +1,9 @@
 //! A request head as HTTP/1.1 writes it, in HTTP/2's form (RFC 9113, section 8.3; RFC 8441 for WebSockets).
 
 use crate::net::field::{Field, lists};
+use crate::net::websocket::accept_of;
 use crate::upstream::Framing;
 use ::h2::ext::Protocol;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
@@ -15,9 +14,6 @@ use std::net::SocketAddr;
 const FEW_FIELDS: usize = 64;
 /// ... and no client may send more than 4096, to which we add a few.
 const MOST_FIELDS: usize = 4200;
-
-/// What follows the key of a WebSocket's handshake where it is hashed (RFC 6455, section 1.3).
-const WEBSOCKET: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A request as it goes onto a stream.
 #[derive(Debug)]
@@ -76,6 +72,8 @@ pub(super) fn translate(
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
             }
             field if field.is_hop_by_hop() => {}
+            // The stream carries the tunnel, and no body.
+            Field::ContentLength if websocket => {}
             _ if websocket && header.name.eq_ignore_ascii_case("sec-websocket-key") => {
                 key = Some(header.value);
             }
@@ -117,12 +115,6 @@ pub(super) fn translate(
 fn authority_of(host: &[u8]) -> Option<Authority> {
     let bare = host.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
     Authority::from_maybe_shared(Bytes::copy_from_slice(bare)).ok()
-}
-
-/// RFC 6455, section 4.2.2.
-fn accept_of(key: &[u8]) -> String {
-    let hash = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, WEBSOCKET].concat());
-    STANDARD.encode(hash.as_ref())
 }
 
 #[cfg(test)]

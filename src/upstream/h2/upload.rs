@@ -1,6 +1,6 @@
 //! A request's body on its way onto a stream, as fast as the instance takes it.
 
-use crate::net::field::Field;
+use crate::net::field::may_trail;
 use crate::upstream::Framing;
 use crate::upstream::outgoing::BodyError;
 use ::h2::SendStream;
@@ -142,16 +142,27 @@ where
     }
 }
 
-/// Without what frames or routes a message, which has no place after it (RFC 9110, section 6.5.1).
+/// Without what has no place after a body (RFC 9110, section 6.5.1).
 fn allowed(trailers: HeaderMap) -> HeaderMap {
-    let refused = |field: Field| {
-        field.is_hop_by_hop() || matches!(field, Field::ContentLength | Field::Host | Field::Trailer)
-    };
     let mut allowed = HeaderMap::with_capacity(trailers.len());
-    for (name, value) in &trailers {
-        if !refused(Field::of(name.as_str().as_bytes())) {
-            allowed.append(name, value.clone());
-        }
+    for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name.as_str().as_bytes())) {
+        allowed.append(name, value.clone());
     }
     allowed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    #[test]
+    fn trailers_that_route_or_vouch_stay_here() {
+        let mut trailers = HeaderMap::new();
+        for name in ["x-sum", "host", "content-length", "authorization", "x-forwarded-for"] {
+            trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("0"));
+        }
+        let kept: Vec<_> = allowed(trailers).keys().map(|name| name.to_string()).collect();
+        assert_eq!(kept, ["x-sum"]);
+    }
 }
