@@ -91,7 +91,7 @@ async fn invariant_11_stopping_has_a_deadline() {
     sidecar.signal("TERM");
     closed(&sidecar).await;
     tunnel.send("ping").await.unwrap();
-    assert_eq!(inside.some().await.unwrap(), b"ping", "a tunnel is something that runs");
+    inside.reads(b"ping").await;
     sidecar.stop_was_asked().await;
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
     assert!(client.is_closed(SOON).await && instance.is_closed(SOON).await);

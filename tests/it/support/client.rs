@@ -203,6 +203,11 @@ impl Connection {
         self.0.some().await
     }
 
+    /// Asserts that `expected` comes next, in however many pieces, and nothing behind it has come yet.
+    pub async fn reads(&mut self, expected: impl AsRef<[u8]>) {
+        self.0.reads(expected).await;
+    }
+
     /// Says that nothing more will be sent; reading goes on.
     pub async fn finish(&mut self) -> io::Result<()> {
         self.0.stream.shutdown().await

@@ -77,6 +77,18 @@ impl Wire {
         Ok(std::mem::take(&mut self.ahead))
     }
 
+    /// Asserts that `expected` comes next, in however many pieces, and nothing behind it has come yet.
+    pub async fn reads(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let mut seen = Vec::new();
+        while seen.len() < expected.len() {
+            let some = self.some().await.expect("more to read");
+            assert!(!some.is_empty(), "the end after {:?}", String::from_utf8_lossy(&seen));
+            seen.extend(some);
+        }
+        assert_eq!(String::from_utf8_lossy(&seen), String::from_utf8_lossy(expected));
+    }
+
     /// Everything up to the stream's end.
     pub async fn rest(&mut self) -> io::Result<Vec<u8>> {
         while self.more().await? {}

@@ -225,7 +225,7 @@ server.listen(Number(port), '127.0.0.1');
             client.send(ASK).await.unwrap();
             assert_eq!(client.head().await.unwrap().status(), Some(101));
             client.send("ping").await.unwrap();
-            assert_eq!(client.some().await.unwrap(), b"ping");
+            client.reads(b"ping").await;
         }
     }
 }
