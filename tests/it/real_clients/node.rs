@@ -55,8 +55,9 @@ async fn both_clients_reach_both_kinds_of_instance_over_tls() {
     let files = [key.as_str(), cert.as_str()];
     let (one, two) = tokio::join!(server("1", &files), server("2", &files));
     for instance in [&one, &two] {
+        // Node makes hundreds of handshakes at once in one thread.
         let rules = format!(
-            "[service.web.tls]\nca_cert = {:?}\n{}",
+            "[service.web.timeouts]\nconnect = \"10s\"\n[service.web.tls]\nca_cert = {:?}\n{}",
             certificate.authority(),
             certificate.listen_tls("web")
         );
