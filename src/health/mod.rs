@@ -2,6 +2,7 @@
 
 mod checker;
 mod dial;
+mod ejector;
 mod grpc;
 mod http;
 mod pace;
@@ -13,6 +14,7 @@ mod tests;
 mod verdict;
 
 pub use checker::check;
+pub use ejector::{Ejections, eject};
 pub use grpc::GrpcRefusal;
 pub use pace::Pace;
 pub use probe::{Probe, ProbeError};
