@@ -116,11 +116,16 @@ impl Ejector {
             }
         }
         for target in listed {
-            if let Some((evidence, detail)) = self.against(&target.history)
-                && self.may_eject(listed, target)
-            {
+            let Some((evidence, detail)) = self.against(&target.history) else { continue };
+            if self.may_eject(listed, target) {
                 self.eject(target, evidence, detail, now);
                 changed = true;
+            } else if let Some(record) = self.records.get_mut(&target.id())
+                && record.stand == Stand::Trial
+            {
+                // There is nobody to try it beside.
+                record.stand = Stand::Watched { since: now };
+                target.history.acquit();
             }
         }
         if changed {
@@ -360,6 +365,18 @@ mod tests {
         bench.fail(0, 5);
         bench.out();
         assert_eq!(bench.pass(13), [0; 0], "after five minutes all is forgotten");
+    }
+
+    #[test]
+    fn who_fails_its_trial_while_nobody_else_is_left_stays() {
+        let mut bench = Bench::new(2);
+        bench.fail(0, 5);
+        bench.out();
+        bench.pass(13);
+        bench.targets[1].history.health.raise(Flag::Check);
+        bench.fail(0, 1);
+        assert_eq!(bench.out(), [0; 0]);
+        assert!(!bench.targets[0].history.is_on_trial(), "or it would get no request at all");
     }
 
     #[test]

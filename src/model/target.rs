@@ -132,6 +132,12 @@ impl History {
         self.trial.load(Ordering::Relaxed)
     }
 
+    /// Requests that may be there at once, of `limit` otherwise: while it is on trial one, and none once that has failed,
+    /// until its judge has heard of it.
+    pub fn room(&self, limit: u32) -> u32 {
+        if !self.is_on_trial() { limit } else { u32::from(self.outages() == 0).min(limit) }
+    }
+
     /// Lets it prove itself; what was before no longer counts.
     pub fn try_again(&self) {
         self.outages.store(0, Ordering::Relaxed);
@@ -276,10 +282,13 @@ mod tests {
         history.try_again();
         assert_eq!(history.outages(), 0, "what was before no longer counts");
         assert!(!history.count(Outcome::Abandoned).trial && history.is_on_trial(), "no verdict");
+        assert_eq!(history.room(9), 1);
         assert_eq!(history.count(Outcome::Timeout), Signs { outages: 1, trial: true, doubt: false });
+        assert_eq!(history.room(9), 0);
         assert_eq!(history.count(Outcome::Success), Signs { trial: true, ..Signs::default() });
         assert_eq!(history.count(Outcome::Success), Signs::default());
         assert!(!history.is_on_trial() && !history.acquit());
+        assert_eq!(history.room(9), 9);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Instances at which requests fail: taken out on that evidence, tried again, and when nearly all of them do.
 
 use crate::support::client::{self, Client};
-use crate::support::web::{refusing, web};
+use crate::support::web::{defaults, refusing, service};
 use crate::support::{Instance, Sidecar, eventually, free_port};
 use http::Request;
 use serde_json::Value;
@@ -57,7 +57,7 @@ async fn five(bad: &[&str]) -> (Vec<Instance>, Vec<SocketAddr>) {
 #[tokio::test]
 async fn one_of_five_that_answers_503_is_out_after_five_failures() {
     let (instances, addrs) = five(&["--status", "503"]).await;
-    let sidecar = Sidecar::start(&web(&addrs, ONE_ATTEMPT)).await;
+    let sidecar = Sidecar::start(&defaults("web", &addrs, ONE_ATTEMPT)).await;
     let statuses = ask(&sidecar, 200).await;
     let failed = failures(&statuses);
     assert!((5..=8).contains(&failed), "{failed} of 200");
@@ -79,7 +79,7 @@ async fn one_of_five_that_answers_503_is_out_after_five_failures() {
 #[tokio::test]
 async fn with_retries_no_request_fails_although_one_of_five_does() {
     let (_instances, addrs) = five(&["--status", "503"]).await;
-    let sidecar = Sidecar::start(&web(&addrs, "")).await;
+    let sidecar = Sidecar::start(&defaults("web", &addrs, "")).await;
     assert_eq!(failures(&ask(&sidecar, 200).await), 0);
     assert_eq!(state(&sidecar, addrs[4]).await, "ejected");
 }
@@ -88,11 +88,11 @@ async fn with_retries_no_request_fails_although_one_of_five_does() {
 async fn of_two_one_may_be_out_and_the_last_one_never_is() {
     let good = Instance::start("good").await;
     let bad = Instance::with_flags("bad", &["--status", "503"]).await;
-    let sidecar = Sidecar::start(&web(&[good.addr(), bad.addr()], ONE_ATTEMPT)).await;
+    let sidecar = Sidecar::start(&defaults("web", &[good.addr(), bad.addr()], ONE_ATTEMPT)).await;
     let failed = failures(&ask(&sidecar, 100).await);
     assert!((5..=7).contains(&failed), "{failed} of 100");
     assert_eq!(state(&sidecar, bad.addr()).await, "ejected");
-    let alone = Sidecar::start(&web(&[bad.addr()], ONE_ATTEMPT)).await;
+    let alone = Sidecar::start(&defaults("web", &[bad.addr()], ONE_ATTEMPT)).await;
     assert_eq!(ask(&alone, 50).await, [503; 50], "its own answers, not ours");
     assert_eq!(state(&alone, bad.addr()).await, "usable");
 }
@@ -101,7 +101,7 @@ async fn of_two_one_may_be_out_and_the_last_one_never_is() {
 async fn errors_of_the_program_and_clients_that_leave_are_no_evidence() {
     let good = Instance::start("good").await;
     let bad = Instance::with_flags("bad", &["--status", "500"]).await;
-    let sidecar = Sidecar::start(&web(&[good.addr(), bad.addr()], ONE_ATTEMPT)).await;
+    let sidecar = Sidecar::start(&defaults("web", &[good.addr(), bad.addr()], ONE_ATTEMPT)).await;
     assert_eq!(failures(&ask(&sidecar, 100).await), 50);
     assert_eq!(state(&sidecar, bad.addr()).await, "usable");
 }
@@ -110,7 +110,7 @@ async fn errors_of_the_program_and_clients_that_leave_are_no_evidence() {
 async fn a_low_share_of_successes_is_evidence_too() {
     let good = Instance::start("good").await;
     let other = Instance::start("other").await;
-    let sidecar = Sidecar::start(&web(&[good.addr(), other.addr()], ONE_ATTEMPT)).await;
+    let sidecar = Sidecar::start(&defaults("web", &[good.addr(), other.addr()], ONE_ATTEMPT)).await;
     let mut client = Client::new(sidecar.service("web"));
     // Four requests in turn: each instance sees one failure in two, never two in a row.
     for _ in 0..60 {
@@ -131,7 +131,7 @@ async fn who_was_out_is_tried_with_one_request_and_comes_back_if_it_is_well() {
     let good = Instance::start("good").await;
     let port = free_port();
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let sidecar = Sidecar::start(&web(&[good.addr(), addr], &quick("1s"))).await;
+    let sidecar = Sidecar::start(&defaults("web", &[good.addr(), addr], &quick("1s"))).await;
     // Nobody listens there.
     ask(&sidecar, 20).await;
     is_in_state(&sidecar, addr, "ejected").await;
@@ -158,7 +158,7 @@ async fn who_was_out_is_tried_with_one_request_and_comes_back_if_it_is_well() {
 async fn who_fails_its_trial_is_out_again() {
     let good = Instance::start("good").await;
     let dead = refusing();
-    let sidecar = Sidecar::start(&web(&[good.addr(), dead], &quick("1s"))).await;
+    let sidecar = Sidecar::start(&defaults("web", &[good.addr(), dead], &quick("1s"))).await;
     ask(&sidecar, 20).await;
     is_in_state(&sidecar, dead, "ejected").await;
     is_in_state(&sidecar, dead, "usable").await;
@@ -174,7 +174,7 @@ async fn a_check_that_passes_ends_the_trial() {
     let bad = Instance::with_flags("bad", &["--status", "503"]).await;
     let rules =
         quick("1s") + "[service.web.health]\nhttp = \"/health\"\ninterval = \"1s\"\ntimeout = \"1s\"\n";
-    let sidecar = Sidecar::start(&web(&[good.addr(), bad.addr()], &rules)).await;
+    let sidecar = Sidecar::start(&defaults("web", &[good.addr(), bad.addr()], &rules)).await;
     for addr in [good.addr(), bad.addr()] {
         is_in_state(&sidecar, addr, "usable").await;
     }
@@ -190,7 +190,7 @@ async fn a_check_that_passes_ends_the_trial() {
 #[tokio::test]
 async fn an_operator_takes_an_ejection_back_and_pages_of_others_cannot() {
     let (_instances, addrs) = five(&["--status", "503"]).await;
-    let sidecar = Sidecar::start(&web(&addrs, ONE_ATTEMPT)).await;
+    let sidecar = Sidecar::start(&defaults("web", &addrs, ONE_ATTEMPT)).await;
     ask(&sidecar, 50).await;
     is_in_state(&sidecar, addrs[4], "ejected").await;
     let post = async |path: String, origin: Option<&str>| {
@@ -217,8 +217,7 @@ async fn an_operator_takes_an_ejection_back_and_pages_of_others_cannot() {
 #[tokio::test]
 async fn it_can_be_turned_off() {
     let (_instances, addrs) = five(&["--status", "503"]).await;
-    let off = format!("{ONE_ATTEMPT}[service.web.outlier]\nenabled = false\n");
-    let sidecar = Sidecar::start(&web(&addrs, &off)).await;
+    let sidecar = Sidecar::start(&service("web", &addrs, ONE_ATTEMPT)).await;
     assert_eq!(failures(&ask(&sidecar, 100).await), 20);
 }
 
@@ -230,7 +229,7 @@ async fn in_panic_all_that_are_listed_get_requests_and_metric_and_event_say_so()
     }
     let addrs: Vec<_> = instances.iter().map(Instance::addr).collect();
     let check = "[service.web.health]\nhttp = \"/health\"\ninterval = \"1s\"\ntimeout = \"1s\"\nunhealthy_interval = \"1s\"\nfall = 1\nrise = 1\n";
-    let sidecar = Sidecar::start(&web(&addrs, check)).await;
+    let sidecar = Sidecar::start(&defaults("web", &addrs, check)).await;
     let panic = async || sidecar.count("outrigger_panic{service=\"web\"}").await;
     for instance in &instances[1..3] {
         instance.set_health(500).await;
