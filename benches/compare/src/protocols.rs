@@ -100,6 +100,13 @@ pub fn tls(bench: &Bench, report: &mut Report) -> Outcome<()> {
     measure(bench, &TLS, &services, &certificate, report)
 }
 
+impl Case {
+    /// Proxies with other buffers take part.
+    fn is_for_tuned(&self) -> bool {
+        self.path == SIZES[2].0
+    }
+}
+
 /// Measures the cases one after the other, all proxies side by side.
 fn measure(
     bench: &Bench,
@@ -108,9 +115,13 @@ fn measure(
     certificate: &Certificate,
     report: &mut Report,
 ) -> Outcome<()> {
-    let takes_part =
-        |proxy: &&Proxy| matches!(proxy.kind, Kind::Outrigger | Kind::Haproxy | Kind::Nginx | Kind::Envoy);
-    let proxies: Vec<Proxy> = bench.proxies.iter().filter(takes_part).cloned().collect();
+    let proxies: Vec<Proxy> = bench
+        .proxies
+        .iter()
+        .filter(|proxy| !matches!(proxy.kind, Kind::Other | Kind::Relay))
+        .filter(|proxy| !proxy.kind.is_tuned() || cases.iter().any(Case::is_for_tuned))
+        .cloned()
+        .collect();
     let starts = bench.rounds_by_start();
     report.say(&format!(
         "TLS 1.3 with AES-128-GCM and X25519, a certificate of ECDSA with P-256. Bursts of {} ms in turns, {} rounds over {} starts of \
@@ -128,12 +139,21 @@ fn measure(
         }
         for (samples, case) in by_case.iter_mut().zip(cases) {
             eprintln!("compare: {}, {rounds} rounds", case.title);
-            let fresh = rounds_of(bench, case, &started, certificate, rounds)?;
-            samples.iter_mut().zip(fresh).for_each(|(all, fresh)| all.extend(fresh));
+            let (mut running, mut own) = (Vec::new(), Vec::new());
+            for ((one, proxy), samples) in started.iter().zip(&proxies).zip(samples) {
+                if case.is_for_tuned() || !proxy.kind.is_tuned() {
+                    running.push(one);
+                    own.push(samples);
+                }
+            }
+            let fresh = rounds_of(bench, case, &running, certificate, rounds)?;
+            own.into_iter().zip(fresh).for_each(|(all, fresh)| all.extend(fresh));
         }
     }
     for (samples, case) in by_case.iter().zip(cases) {
-        tell(&proxies, samples, (case.figure, case.title, Targets::default()), report);
+        let (proxies, samples): (Vec<Proxy>, Vec<Vec<f64>>) =
+            proxies.iter().cloned().zip(samples.iter().cloned()).filter(|(_, own)| !own.is_empty()).unzip();
+        tell(&proxies, &samples, (case.figure, case.title, Targets::default()), report);
     }
     Ok(())
 }
@@ -142,7 +162,7 @@ fn measure(
 fn rounds_of(
     bench: &Bench,
     case: &Case,
-    started: &[Started],
+    started: &[&Started],
     certificate: &Certificate,
     rounds: usize,
 ) -> Outcome<Vec<Vec<f64>>> {
@@ -171,7 +191,7 @@ fn rounds_of(
 fn take_turns<L: Load>(
     bench: &Bench,
     case: &Case,
-    started: &[Started],
+    started: &[&Started],
     in_flight: usize,
     connect: impl Fn(SocketAddr) -> Outcome<L>,
     rounds: usize,
