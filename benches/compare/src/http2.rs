@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::client::{PATIENCE, Until};
+use crate::frame::{ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RESET, SETTINGS};
 use crate::poll::{Interest, Poll};
 use crate::wire::Wire;
 use rustls::ClientConfig;
@@ -20,11 +21,6 @@ const GIVE_BACK: usize = 1 << 28;
 
 /// `:status: 200` in HPACK's static table.
 const STATUS_200: u8 = 0x88;
-
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
-const PRIORITY: u8 = 0x20;
 
 pub struct Http2 {
     poll: Poll,
@@ -155,7 +151,7 @@ impl Connection {
             self.is_known = true;
         }
         self.output.extend((block.len() as u32).to_be_bytes().get(1..).unwrap_or_default());
-        self.output.extend([0x1, END_HEADERS | END_STREAM]);
+        self.output.extend([HEADERS, END_HEADERS | END_STREAM]);
         self.output.extend(stream.id.to_be_bytes());
         self.output.extend(block);
         Ok(())
@@ -200,7 +196,7 @@ impl Connection {
 
     fn take(&mut self, frame: &Frame<'_>, length: Option<usize>, free: &mut Vec<usize>) -> Outcome<()> {
         match frame.kind {
-            0x0 => {
+            DATA => {
                 let content = frame.content()?;
                 let stream = self.stream(frame.stream)?;
                 if !stream.head {
@@ -217,7 +213,7 @@ impl Connection {
                     self.taken = 0;
                 }
             }
-            0x1 => {
+            HEADERS => {
                 if !frame.is(END_HEADERS) {
                     return Err("a head of an answer in several frames".into());
                 }
@@ -229,19 +225,17 @@ impl Connection {
                 }
                 stream.head = true;
             }
-            0x3 | 0x7 => {
+            RESET | GOAWAY => {
                 return Err(format!("a stream or a connection was reset: {:?}", frame.payload).into());
             }
-            0x4 if !frame.is(END_STREAM) => self.output.extend(SETTINGS_ACK),
-            // ACK is the same bit.
-            0x6 if !frame.is(END_STREAM) => {
+            SETTINGS if !frame.is(ACK) => self.output.extend(SETTINGS_ACK),
+            PING if !frame.is(ACK) => {
                 self.output.extend(b"\x00\x00\x08\x06\x01\x00\x00\x00\x00");
                 self.output.extend(frame.payload);
             }
-            0x9 => return Err("a head of an answer in several frames".into()),
             _ => {}
         }
-        if matches!(frame.kind, 0x0 | 0x1) && frame.is(END_STREAM) {
+        if matches!(frame.kind, DATA | HEADERS) && frame.is(END_STREAM) {
             let at = self.streams.iter().position(|stream| stream.id == frame.stream);
             let at = at.ok_or("an answer to nothing")?;
             let body = std::mem::take(self.stream(frame.stream)?).body;
@@ -263,54 +257,4 @@ impl Connection {
 fn literal(block: &mut Vec<u8>, name: u8, value: &str) {
     block.extend([name, value.len() as u8]);
     block.extend(value.as_bytes());
-}
-
-struct Frame<'a> {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: &'a [u8],
-}
-
-impl<'a> Frame<'a> {
-    /// The first one if it is complete, and what follows it.
-    fn first(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (&[a, b, c, kind, flags, d, e, f, g], rest) = bytes.split_first_chunk()?;
-        let (payload, rest) = rest.split_at_checked(u32::from_be_bytes([0, a, b, c]) as usize)?;
-        let stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
-        Some((Self { kind, flags, stream, payload }, rest))
-    }
-
-    fn is(&self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// The payload without padding and priority.
-    fn content(&self) -> Outcome<&'a [u8]> {
-        let mut content = self.payload;
-        if self.is(PADDED) {
-            let (padding, rest) = content.split_first().ok_or("a padded frame without padding")?;
-            let end = rest.len().checked_sub(usize::from(*padding)).ok_or("more padding than frame")?;
-            content = rest.get(..end).unwrap_or_default();
-        }
-        if self.kind == 0x1 && self.is(PRIORITY) {
-            content = content.get(5..).ok_or("a priority that is too short")?;
-        }
-        Ok(content)
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_taken_once_they_are_whole_and_without_their_padding() {
-        let bytes = b"\x00\x00\x05\x00\x09\x00\x00\x00\x03\x02ab\x00\x00rest";
-        assert!((0..14).all(|length| Frame::first(&bytes[..length]).is_none()));
-        let (frame, rest) = Frame::first(bytes).unwrap();
-        assert_eq!((frame.stream, frame.content().unwrap(), rest), (3, &b"ab"[..], &b"rest"[..]));
-        assert!(frame.is(END_STREAM) && !frame.is(END_HEADERS));
-    }
 }

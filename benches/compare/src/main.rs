@@ -4,6 +4,7 @@ mod backend;
 mod bench;
 mod client;
 mod cpu;
+mod frame;
 mod http2;
 mod lane;
 mod latency;
