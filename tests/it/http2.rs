@@ -15,8 +15,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, copy};
 use tokio::net::TcpSocket;
-use tokio::time::{Instant, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 const SHORT: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(5);
@@ -158,7 +160,18 @@ async fn a_slow_client_gets_every_byte_of_all_its_streams() {
     let (streams, length) = (16, 1 << 20);
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(length).initial_connection_window_size(streams * length);
-    let peer = Peer::over(io, &builder).await;
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let (mut asked, mut answered) = tokio::io::split(far);
+    let (mut reads, mut writes) = io.into_split();
+    let mut between = JoinSet::new();
+    between.spawn(async move { while copy(&mut asked, &mut writes).await.is_ok_and(|bytes| bytes > 0) {} });
+    between.spawn(async move {
+        loop {
+            sleep(Duration::from_millis(50)).await;
+            let _ = copy(&mut (&mut reads).take(1 << 20), &mut answered).await;
+        }
+    });
+    let peer = Peer::over(near, &builder).await;
     let answers = (0..streams).map(|stream| {
         let mut peer = peer.send.clone();
         async move {
