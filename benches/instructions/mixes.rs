@@ -82,7 +82,6 @@ pub const ALL: &[Mix] = &[
         ..SMALL
     },
     HTTP2,
-    Mix { name: "http2-10k", says: "the same, answers of 10 KiB", answer: || plain(10 * 1024), ..HTTP2 },
     Mix {
         name: "tls",
         says: "small, over TLS 1.3 from the client, 16 connections",
