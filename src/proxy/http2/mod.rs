@@ -4,6 +4,7 @@
 //! built anew. It counts as idle while no stream is open.
 
 mod body;
+mod gather;
 mod request;
 mod response;
 mod stream;
@@ -19,6 +20,7 @@ use super::worker::Seat;
 use crate::cluster::Booth;
 use crate::policy::ClientLimits;
 use bytes::Bytes;
+use gather::Gathered;
 use h2::server::Builder;
 use http::HeaderValue;
 use std::cell::{Cell, RefCell};
@@ -58,8 +60,10 @@ struct Front {
 pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
     let client = Arc::clone(&seat.client);
     let limits = &seat.worker.shared.limits;
-    let shaken = timeout(limits.head_timeout, settings(limits).handshake(io)).await;
+    let io = Gathered::new(io, &seat.worker);
+    let shaken = timeout(limits.head_timeout, settings(limits).handshake(io.clone())).await;
     let Ok(Ok(mut connection)) = shaken else { return };
+    io.by_turns();
     let booth = Booth::new(Arc::clone(&client.cluster), seat.worker.index);
     let front =
         Rc::new(Front { seat: Rc::clone(&seat), booth, streams: Cell::new(0), date: RefCell::default() });
@@ -77,6 +81,17 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
                 _ => std::future::pending().await,
             }
         };
+        let accepted = std::future::poll_fn(|cx| {
+            let accepted = connection.poll_accept(cx);
+            // Whatever was to be written is gathered; more may be after a request that has come.
+            if accepted.is_pending()
+                && let Poll::Ready(Err(error)) = io.poll_end_turn(cx)
+            {
+                tracing::debug!(service = %client.cluster.name(), peer = %client.peer, %error, "connection failed");
+                return Poll::Ready(None);
+            }
+            accepted
+        });
         tokio::select! {
             biased;
             () = told_to_end, if patience.is_none() => {
@@ -87,7 +102,7 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
                 // What the last one said is still to be written.
                 patience = Some(Instant::now() + GOODBYE);
             }
-            accepted = connection.accept() => match accepted {
+            accepted = accepted => match accepted {
                 Some(Ok((request, respond))) => request::begin(&front, request, respond),
                 Some(Err(error)) => {
                     tracing::debug!(service = %client.cluster.name(), peer = %client.peer, %error, "connection failed");

@@ -27,7 +27,8 @@ use tokio::time::Instant;
 /// Starts to serve it.
 pub(super) fn begin(front: &Rc<Front>, request: Request<RecvStream>, respond: SendResponse) {
     let open = Open::take(front);
-    front.seat.worker.tasks.spawn("stream", serve(open, request, respond));
+    // In a box: the runtime moves a task several times, and this one is large.
+    front.seat.worker.tasks.spawn("stream", Box::pin(serve(open, request, respond)));
 }
 
 async fn serve(open: Open, request: Request<RecvStream>, respond: SendResponse) {
