@@ -19,6 +19,7 @@ use super::worker::Seat;
 use crate::cluster::Booth;
 use crate::policy::ClientLimits;
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::Builder;
 use http::HeaderValue;
 use std::cell::{Cell, RefCell};
@@ -43,6 +44,13 @@ const FRAME_BUDGET: usize = 64 << 20;
 /// How long a client without a running request has to acknowledge the end of a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How soon a client gives up what it never wanted ...
+const SOON: Duration = Duration::from_secs(1);
+
+/// ... and the streams of a connection from which on half of them may not be such: their work costs us more than their
+/// client (CVE-2023-44487). Envoy has the same rule.
+const JUDGED_STREAMS: u64 = 500;
+
 /// What the streams of one connection share.
 #[derive(Debug)]
 struct Front {
@@ -50,6 +58,9 @@ struct Front {
     booth: Rc<Booth>,
     /// Streams that are open.
     streams: Cell<usize>,
+    /// Streams that have ended, and those of them that the client gave up soon.
+    ended: Cell<u64>,
+    given_up: Cell<u64>,
     /// The newest `Date`, and its second.
     date: RefCell<Option<(u64, HeaderValue)>>,
 }
@@ -61,8 +72,14 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
     let shaken = timeout(limits.head_timeout, settings(limits).handshake(io)).await;
     let Ok(Ok(mut connection)) = shaken else { return };
     let booth = Booth::new(Arc::clone(&client.cluster), seat.worker.index);
-    let front =
-        Rc::new(Front { seat: Rc::clone(&seat), booth, streams: Cell::new(0), date: RefCell::default() });
+    let front = Rc::new(Front {
+        seat: Rc::clone(&seat),
+        booth,
+        streams: Cell::new(0),
+        ended: Cell::new(0),
+        given_up: Cell::new(0),
+        date: RefCell::default(),
+    });
     front.rests();
     let mut patience: Option<Instant> = None;
     loop {
@@ -97,6 +114,13 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
             },
             () = forsaken => break,
         }
+        if front.is_abused() {
+            tracing::debug!(service = %client.cluster.name(), peer = %client.peer, "too many requests were given up");
+            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            let ending = async { while let Some(Ok(_)) = connection.accept().await {} };
+            let _ = timeout(GOODBYE, ending).await;
+            break;
+        }
     }
     // Streams that still run hear of the end when the connection is dropped.
 }
@@ -122,6 +146,18 @@ fn settings(limits: &ClientLimits) -> Builder {
 impl Front {
     fn client(&self) -> &Client {
         &self.seat.client
+    }
+
+    /// The client has given up a stream that began then.
+    fn gives_up(&self, begun: Instant) {
+        if begun.elapsed() < SOON {
+            self.given_up.set(self.given_up.get() + 1);
+        }
+    }
+
+    /// Half of the streams, or more, were given up as soon as they had begun.
+    fn is_abused(&self) -> bool {
+        self.given_up.get() * 2 >= self.ended.get().max(JUDGED_STREAMS)
     }
 
     /// No stream is open: the time until the next one is limited.
@@ -164,8 +200,11 @@ impl Drop for Open {
     fn drop(&mut self) {
         let left = self.0.streams.get() - 1;
         self.0.streams.set(left);
+        self.0.ended.set(self.0.ended.get() + 1);
         if left == 0 {
             self.0.rests();
+        }
+        if left == 0 || self.0.is_abused() {
             self.0.client().wake();
         }
     }

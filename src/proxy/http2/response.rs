@@ -50,7 +50,7 @@ pub(super) async fn send(
     bare: bool,
 ) {
     let (mut parts, body) = answer.into_parts();
-    let idle = exchange.cluster.settings.timeouts.idle;
+    let (idle, begun) = (exchange.cluster.settings.timeouts.idle, exchange.started);
     let mut body = body.closing(exchange);
     let length = Body::size_hint(&body).exact().filter(|length| *length > 0);
     if let (Some(length), false) = (length, parts.headers.contains_key(header::CONTENT_LENGTH)) {
@@ -67,7 +67,7 @@ pub(super) async fn send(
     if !end {
         match line.relay(&mut body).await {
             Ok(()) => {}
-            Err(Over::Gone) => return,
+            Err(Over::Gone) => return front.gives_up(begun),
             Err(Over::Stalled) => {
                 body.time_out();
                 return line.send.send_reset(Reason::CANCEL);
