@@ -15,6 +15,7 @@ pub(super) fn build(
     let built = listeners.into_iter().map(|listener| {
         let places: Vec<_> = listener.places.iter().filter_map(|place| find(place, clusters)).collect();
         let mut settings = ClusterSettings::new(listener.name);
+        settings.proxy_protocol = listener.proxy_protocol;
         // Whoever stands still does so on a connection that all of them share.
         if let Some(idle) = places.iter().map(|(cluster, _)| cluster.settings.timeouts.idle).max() {
             settings.timeouts.idle = idle;
