@@ -101,11 +101,11 @@ async fn answer(
     }
     let (to_head, interim) = (parts.method == Method::HEAD, parts.version >= Version::HTTP_11);
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim };
-    let ended = call.run().await;
-    exchange.way.mirror(exchange, || {
+    exchange.way.mirror(exchange, &upload, || {
         // What follows an upgrade cannot be copied.
-        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc, upload.whole()) }
+        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc) }
     });
+    let ended = call.run().await;
     worker.give_scratch_back(text);
     match ended {
         // Hyper keeps the room of an emptied map for its next head.

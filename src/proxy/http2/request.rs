@@ -136,11 +136,11 @@ async fn answer(
     }
     let to_head = parts.method == Method::HEAD;
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim: true };
-    let ended = call.run().await;
-    exchange.way.mirror(exchange, || {
+    exchange.way.mirror(exchange, &upload, || {
         // What follows an upgrade cannot be copied.
-        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc, upload.whole()) }
+        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc) }
     });
+    let ended = call.run().await;
     worker.give_scratch_back(text);
     let answer = match ended {
         Ok(answer) => answer,
