@@ -370,6 +370,7 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
         headers: vec![("x-probe".parse().unwrap(), "outrigger".parse().unwrap())],
         host: Some("orders.internal".to_owned()),
         body: Some("ok".to_owned()),
+        version: HttpVersion::Auto,
         ..HttpCheck::get("/health")
     };
     let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|name| folder.path().join(name));
@@ -378,11 +379,9 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
         identity: Some(Identity::new(certificates(&cert).unwrap(), private_key(&key).unwrap()).unwrap()),
         server_name: Some(ServerName::try_from("orders.internal").unwrap()),
         verify: true,
-        alpn: vec![b"http/1.1".to_vec()],
+        alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
     };
-    orders.connections.tls = Some(
-        TlsClient::new(TlsSettings { alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()], ..own() }).unwrap(),
-    );
+    orders.connections.tls = Some(TlsClient::new(own()).unwrap());
     let tls = Some(TlsClient::new(own()).unwrap());
     orders.check = Some(CheckSettings { port: Some(8081), tls, ..CheckSettings::new(CheckKind::Http(http)) });
     let server = ServerTlsSettings {

@@ -10,9 +10,7 @@ use crate::net::tls::{
 use crate::upstream::HttpVersion;
 use std::path::PathBuf;
 
-/// What an HTTP check speaks, as RFC 7301 calls it.
-const HTTP: &[&[u8]] = &[b"http/1.1"];
-/// What a gRPC check speaks.
+/// What a gRPC check speaks, as RFC 7301 calls it.
 const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// TLS for a service's requests. `None` if there is none, or its settings cannot be used.
@@ -31,7 +29,7 @@ pub(super) fn of_checks(
     service: Option<&TlsClient>,
 ) -> Option<TlsClient> {
     let of_service = match kind {
-        Some(CheckKind::Http(_)) => service.map(|service| service.offering(HTTP)),
+        Some(CheckKind::Http(check)) => service.map(|service| service.offering(check.version.alpn())),
         Some(CheckKind::Grpc(_)) => service.map(|service| service.offering(HTTP2)),
         _ => None,
     };
@@ -45,8 +43,10 @@ pub(super) fn of_checks(
     let kind = kind.filter(|_| !health.is_defaults)?;
     let (settings, files) = settings?;
     let (alpn, of_host) = match kind {
-        CheckKind::Http(check) if settings.server_name.is_none() => (HTTP, of_host(health, check)),
-        CheckKind::Http(_) => (HTTP, None),
+        CheckKind::Http(check) if settings.server_name.is_none() => {
+            (check.version.alpn(), of_host(health, check))
+        }
+        CheckKind::Http(check) => (check.version.alpn(), None),
         CheckKind::Grpc(_) => (HTTP2, None),
         CheckKind::Tcp => (&[][..], None),
     };

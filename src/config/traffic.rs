@@ -58,7 +58,7 @@ impl Rules {
         let tls = tls::of_service(section, http);
         let (retry, budget) = retry(section.section("retry"), protocol);
         let (timeouts, connections) = timeouts(section.section("timeouts"), protocol);
-        let check = check::read(section.section("health"), tls.as_ref());
+        let check = check::read(section.section("health"), tls.as_ref(), http);
         Self {
             balance,
             check,
