@@ -3,7 +3,7 @@
 use super::grpc;
 use super::relay::ResponseBody;
 use crate::cluster::{Cluster, PickError, Presence};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use tokio::time::Instant;
@@ -160,6 +160,15 @@ impl Fault {
             let _ = write!(facts, "; source_age={}s", age.as_secs());
         }
         facts
+    }
+
+    /// What ends a gRPC call whose answer has begun when its deadline comes: DEADLINE_EXCEEDED.
+    pub fn too_late() -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("4"));
+        let why = "timeout: the deadline came amid the answer";
+        trailers.insert("grpc-message", HeaderValue::from_static(why));
+        trailers
     }
 
     /// The whole response as bytes, for a request that hyper could not read; the connection closes after it.

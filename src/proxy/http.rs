@@ -158,7 +158,8 @@ fn respond(
             // What comes next may be the body or another request: nobody can tell (RFC 9110, section 10.1.1).
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        ResponseBody::relay(body, ticket, outcome, client, refusal)
+        let deadline = traits.deadline.map(|deadline| exchange.started + deadline);
+        ResponseBody::relay(body, ticket, outcome, client, refusal).until(deadline)
     };
     let mut spelled = headers::to_client(&head, body.is_end_stream(), &mut headers);
     exchange.way.edit(&mut spelled);

@@ -98,6 +98,9 @@ async fn answer(
         Err(why) => return refuse(&Fault::BadRequest(why), false),
     };
     let traits = head.traits;
+    if let Some(stream) = &exchange.stream {
+        stream.ends_by(traits.deadline.map(|deadline| exchange.started + deadline));
+    }
     if matches!(exchange.way, Way::Lost) {
         return refuse(&Fault::NoRoute, traits.grpc);
     }
