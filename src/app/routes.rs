@@ -1,5 +1,6 @@
 //! Ports that several services share: each has a cluster that stands for it where no service does, and its routes.
 
+use crate::admin::Port;
 use crate::cluster::{Cluster, ClusterSettings};
 use crate::config::{ListenerSettings, Place};
 use crate::proxy::Table;
@@ -24,6 +25,17 @@ pub(super) fn build(
         (port, Table::new(listener.routes, places))
     });
     built.collect()
+}
+
+/// As the admin address shows it.
+pub(super) fn port(listener: &ListenerSettings) -> Port {
+    let places = listener.places.iter().map(|place| (place.service.clone(), place.subset.clone()));
+    Port {
+        name: listener.name.clone(),
+        listen: listener.listen.clone(),
+        routes: listener.routes.clone(),
+        places: places.collect(),
+    }
 }
 
 /// The configuration has made sure that there is one.
