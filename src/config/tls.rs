@@ -7,6 +7,7 @@ use crate::net::tls::{
     ClientFiles, Identity, ServerName, TlsClient, TlsSettings, authorities, certificates, private_key,
     server_name,
 };
+use crate::policy::Protocol;
 use crate::upstream::HttpVersion;
 use std::path::PathBuf;
 
@@ -14,10 +15,15 @@ use std::path::PathBuf;
 const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// TLS for a service's requests. `None` if there is none, or its settings cannot be used.
-pub(super) fn of_service(service: &Section<'_>, http: HttpVersion) -> Option<TlsClient> {
+pub(super) fn of_service(
+    service: &Section<'_>,
+    http: HttpVersion,
+    protocol: Protocol,
+) -> Option<TlsClient> {
     let section = service.table_or_flag("tls")?;
     let (settings, files) = settings(section)?;
-    client(service, TlsSettings { alpn: owned(http.alpn()), ..settings }, files)
+    let alpn = if protocol == Protocol::Http { owned(http.alpn()) } else { Vec::new() };
+    client(service, TlsSettings { alpn, ..settings }, files)
 }
 
 /// TLS for a service's checks. `None` if the check speaks none, or its settings cannot be used. `kind` is `None` if
