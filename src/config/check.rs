@@ -29,7 +29,8 @@ pub(super) fn read(
 
 /// The check of the local app; whatever is not asked for, it is a connection.
 pub(super) fn of_the_app(section: Section<'_>) -> CheckSettings {
-    asked(section, CheckSettings::of_the_app, true, None, HttpVersion::One).unwrap_or(CheckSettings::of_the_app(CheckKind::Tcp))
+    asked(section, CheckSettings::of_the_app, true, None, HttpVersion::One)
+        .unwrap_or(CheckSettings::of_the_app(CheckKind::Tcp))
 }
 
 /// `must`: there is no going without.

@@ -15,11 +15,7 @@ use std::path::PathBuf;
 const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// TLS for a service's requests. `None` if there is none, or its settings cannot be used.
-pub(super) fn of_service(
-    service: &Section<'_>,
-    http: HttpVersion,
-    protocol: Protocol,
-) -> Option<TlsClient> {
+pub(super) fn of_service(service: &Section<'_>, http: HttpVersion, protocol: Protocol) -> Option<TlsClient> {
     let section = service.table_or_flag("tls")?;
     let (settings, files) = settings(section)?;
     let alpn = if protocol == Protocol::Http { owned(http.alpn()) } else { Vec::new() };

@@ -140,7 +140,7 @@ fn respond(
         return protocol_fault(ticket, why);
     }
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let body = if switched {
+    let mut body = if switched {
         let (Some(from), true, Some(to)) = (switching, traits.upgrade, body.into_tunnel()) else {
             return protocol_fault(ticket, "the instance switched protocols unasked");
         };
@@ -158,9 +158,11 @@ fn respond(
             // What comes next may be the body or another request: nobody can tell (RFC 9110, section 10.1.1).
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let deadline = traits.deadline.map(|deadline| exchange.started + deadline);
-        ResponseBody::relay(body, ticket, outcome, client, refusal).until(deadline)
+        ResponseBody::relay(body, ticket, outcome, client, refusal)
     };
+    if let Some(deadline) = traits.deadline {
+        body.ends_by(exchange.started + deadline);
+    }
     let mut spelled = headers::to_client(&head, body.is_end_stream(), &mut headers);
     exchange.way.edit(&mut spelled);
     client.spell(spelled);

@@ -61,7 +61,8 @@ impl Copy {
             let limit = booth.settings.timeouts.request;
             let mut code = None;
             let sent =
-                tokio::time::timeout(limit, self.run(&worker.upstream, &booth, ticket, body, &mut code)).await;
+                tokio::time::timeout(limit, self.run(&worker.upstream, &booth, ticket, body, &mut code))
+                    .await;
             let code = code.unwrap_or(if sent.is_err() { 504 } else { 502 });
             booth.tally(worker.index).request(code, now.elapsed());
         });

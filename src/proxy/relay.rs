@@ -147,11 +147,10 @@ impl ResponseBody {
     }
 
     /// Has it break off then: HTTP/1.1 has no other end for what is not whole.
-    pub fn until(mut self, deadline: Option<Instant>) -> Self {
-        if let (Content::Relay(relay), Some(deadline)) = (&mut self.content, deadline) {
+    pub fn ends_by(&mut self, deadline: Instant) {
+        if let Content::Relay(relay) = &mut self.content {
             relay.deadline = Some(Box::pin(sleep_until(deadline)));
         }
-        self
     }
 
     /// The client has not taken it in time, or the instance has not sent it: the attempt is told, and no more of it comes.

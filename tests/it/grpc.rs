@@ -250,7 +250,8 @@ async fn a_deadline_bounds_the_whole_call() {
     assert!(instance.is_closed(SOON).await);
     assert_eq!(sidecar.metric("outrigger_upstream_attempts_total{outcome=\"timeout\"}").await, 2.0);
     // The connection goes on, and what ends in time is left alone.
-    let (answer, mut send) = peer.begin(http::Request::post("http://peer.test/").body(()).unwrap(), false).await;
+    let (answer, mut send) =
+        peer.begin(http::Request::post("http://peer.test/").body(()).unwrap(), false).await;
     send.send_data("x".into(), true).unwrap();
     let mut instance = server.accept().await;
     instance.request().await.unwrap();

@@ -370,7 +370,9 @@ async fn copies_go_out_beside_the_real_requests_and_within_what_may_be_kept() {
         instance.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.unwrap();
     };
     // One of 12,000 bytes is kept for retries, but not twice; what was kept is given back each time.
-    for (size, copied) in [(8000, Some(8000)), (12_000, None), (0, Some(0)), (8000, Some(8000)), (8000, Some(8000))] {
+    for (size, copied) in
+        [(8000, Some(8000)), (12_000, None), (0, Some(0)), (8000, Some(8000)), (8000, Some(8000))]
+    {
         let (answer, ()) = tokio::join!(ask(size), serve(copied));
         assert_eq!(answer.unwrap().status, 200, "{size}");
         eventually("the copy is over", SOON, async || {

@@ -486,7 +486,8 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 fn acceptor(signed: &Signed) -> TlsAcceptor {
     let (chain, key) = (certificates(&signed.cert).unwrap(), private_key(&signed.key).unwrap());
-    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let config = builder.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
     TlsAcceptor::from(Arc::new(config))
 }
@@ -494,7 +495,8 @@ fn acceptor(signed: &Signed) -> TlsAcceptor {
 fn connector(authority: &Authority) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(authorities(&authority.cert()).unwrap());
-    let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     TlsConnector::from(Arc::new(config))

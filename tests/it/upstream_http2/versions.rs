@@ -156,7 +156,7 @@ async fn a_websocket_is_an_extended_connect_where_the_instance_takes_it() {
     client.head().await.unwrap();
     assert_eq!((send(&sidecar, "GET", "/").await.text(), server.accepted()), ("fine".to_owned(), 1));
     let seen = server.requests();
-    let asked = seen.iter().filter(|seen| seen.method == "CONNECT").last().unwrap();
+    let asked = seen.iter().rfind(|seen| seen.method == "CONNECT").unwrap();
     assert!(!asked.headers.contains_key("content-length"), "{:?}", asked.headers);
     client.reset();
     until("the stream has ended", || server.running() == 0).await;
@@ -270,19 +270,28 @@ async fn checks_speak_what_the_service_speaks() {
     let authority = Authority::new("ours");
     let signed = authority.sign("web", HERE);
     let two = H2Server::start().await;
-    let (secure, both) = (Manners { tls: tls(&signed, &["h2"]), ..Manners::default() }, Instance::start("one").await);
+    let (secure, both) =
+        (Manners { tls: tls(&signed, &["h2"]), ..Manners::default() }, Instance::start("one").await);
     let secure = H2Server::with(secure).await;
     let trust = format!("tls.ca_cert = \"{}\"\n", authority.cert().display());
     let service = |name: &str, addr: SocketAddr, more: &str| {
-        format!("[service.{name}]\nfrom = \"static://{addr}\"\nhealth = {{ http = \"/health?x\", interval = \"2s\" }}\n{more}")
+        format!(
+            "[service.{name}]\nfrom = \"static://{addr}\"\nhealth = {{ http = \"/health?x\", interval = \"2s\" }}\n{more}"
+        )
     };
     let config = [
         service("two", two.addr, "http = \"2\"\n"),
         service("secure", secure.addr, &trust),
         service("one", both.addr(), ""),
         service("wrong", both.addr(), "http = \"2\"\n"),
-        format!("[service.text]\nfrom = \"static://{}\"\nhttp = \"2\"\nhealth = {{ http = \"/\", body = \"ine\" }}\n", two.addr),
-        format!("[service.none]\nfrom = \"static://{}\"\nhttp = \"2\"\nhealth = {{ http = \"/\", body = \"wine\" }}\n", two.addr),
+        format!(
+            "[service.text]\nfrom = \"static://{}\"\nhttp = \"2\"\nhealth = {{ http = \"/\", body = \"ine\" }}\n",
+            two.addr
+        ),
+        format!(
+            "[service.none]\nfrom = \"static://{}\"\nhttp = \"2\"\nhealth = {{ http = \"/\", body = \"wine\" }}\n",
+            two.addr
+        ),
     ];
     let sidecar = Sidecar::launch(&config.concat()).await;
     for (name, state) in [
