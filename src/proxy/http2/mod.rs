@@ -100,6 +100,13 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
                 connection.graceful_shutdown();
                 patience = Some(Instant::now() + GOODBYE);
             }
+            () = abused(&front) => {
+                tracing::debug!(service = %client.cluster.name(), peer = %client.peer, "too many requests were given up");
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                let ending = async { while let Some(Ok(_)) = connection.accept().await {} };
+                let _ = timeout(GOODBYE, ending).await;
+                break;
+            }
             () = idle_again(&front), if patience.is_some() && front.streams.get() > 0 => {
                 // What the last one said is still to be written.
                 patience = Some(Instant::now() + GOODBYE);
@@ -114,13 +121,6 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
             },
             () = forsaken => break,
         }
-        if front.is_abused() {
-            tracing::debug!(service = %client.cluster.name(), peer = %client.peer, "too many requests were given up");
-            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            let ending = async { while let Some(Ok(_)) = connection.accept().await {} };
-            let _ = timeout(GOODBYE, ending).await;
-            break;
-        }
     }
     // Streams that still run hear of the end when the connection is dropped.
 }
@@ -128,6 +128,11 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
 /// Waits for the last stream to end.
 async fn idle_again(front: &Front) {
     std::future::poll_fn(|_| if front.streams.get() == 0 { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Waits until the client has given up too many; the stream that was one too many wakes this task.
+async fn abused(front: &Front) {
+    std::future::poll_fn(|_| if front.is_abused() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 fn settings(limits: &ClientLimits) -> Builder {
