@@ -425,3 +425,38 @@ async fn the_admin_address_shows_the_routes_and_no_secrets() {
     let second = &listener["routes"][1];
     assert_eq!((&second["response"], &second["to"][0]["service"]), (&nothing, &"b".into()));
 }
+
+#[tokio::test]
+async fn a_subset_whose_instance_waits_for_its_first_check_is_used() {
+    let old = Instance::start("old").await;
+    let new = RawServer::start(|request| {
+        let checked = request.head.start.starts_with("GET /health ");
+        vec![if checked { Step::Hang } else { Step::ok("new") }]
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "endpoints = [\"{}\", {{ addr = \"{}\", meta = {{ version = \"2\" }} }}]",
+        old.addr(),
+        new.addr()
+    );
+    std::fs::write(folder.path().join("web.toml"), text).unwrap();
+    let port = free_port();
+    let config = format!(
+        "[service.web]\nfrom = \"file:web.toml\"\nhealth = {{ http = \"/health\", timeout = \"20s\", interval = \"20s\" }}\n\
+         [listener.edge]\nport = {port}\n[[listener.edge.route]]\npath = \"/two\"\nto = \"web\"\nsubset = {{ version = \"2\" }}\n\
+         [[listener.edge.route]]\nto = \"web\"\n"
+    );
+    let sidecar = Sidecar::launch_in(folder, &config, |_| {}).await;
+    let edge = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("one is proven and the other is not", SOON, async || {
+        let states = sidecar.states("web").await;
+        let is = |state: &str| states.iter().any(|(_, one)| one == state);
+        (is("usable") && is("unproven")).then_some(())
+    })
+    .await;
+    for _ in 0..4 {
+        assert_eq!(get(edge, "h", "/two", &[]).await.text(), "new");
+        assert_eq!(get(edge, "h", "/", &[]).await.instance(), "old");
+    }
+}
