@@ -2,17 +2,18 @@
 
 use super::answer::{Answer, refuse, text};
 use super::desk::Desk;
-use super::{clusters, events, health, metrics, registrations};
+use super::{clusters, events, health, metrics, registrations, routes};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
 /// Every path, and what it is for.
-const PATHS: [(&str, &str); 8] = [
+const PATHS: [(&str, &str); 9] = [
     ("/", "this list"),
     ("/livez", "200 as long as the process answers"),
     ("/readyz", "200 when every service has a usable instance, else 503 and the reasons"),
     ("/metrics", "for Prometheus, as text or OpenMetrics"),
     ("/api/services", "all services with their sources and endpoints, JSON"),
     ("/api/services/NAME", "one of them"),
+    ("/api/routes", "the routes of shared ports, JSON; of header fields the names alone"),
     ("/api/registrations", "what is announced of the local app, where, and how that stands, JSON"),
     ("/api/events", "the last 1000 events, JSON; with Accept: text/event-stream they are followed live"),
 ];
@@ -39,6 +40,7 @@ pub(super) fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
         ("/readyz", _) => health::readiness(desk),
         ("/metrics", _) => metrics::answer(desk, request.headers()),
         ("/api/services", _) => clusters::all(desk),
+        ("/api/routes", _) => routes::all(desk),
         ("/api/registrations", _) => registrations::all(desk),
         ("/api/events", _) => events::answer(desk, request.method(), request.headers()),
         _ => text(StatusCode::OK, list()),

@@ -10,7 +10,7 @@ use crate::support::{ByHand, Instance, Sidecar, eventually, facing, pattern};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Request};
-use peer::{PREFACE, Peer, whole};
+use peer::{Frames, PREFACE, Peer, frame, get_block, whole};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -336,6 +336,17 @@ async fn ambiguous_requests_are_refused_and_the_connection_goes_on() {
     }
     assert_eq!(peer.get("/").await.unwrap().text(), "ok");
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_fragment_of_a_path_reaches_nobody() {
+    let server = RawServer::always(vec![Step::ok("ok")]).await;
+    let sidecar = facing(server.addr(), "").await;
+    let mut frames = Frames::open(sidecar.service("web")).await;
+    // Not refused, as it is in HTTP/1.1: it is gone before anything of ours sees the path.
+    frames.send(&frame(1, 5, 1, &get_block("/a?b#c/../d"))).await;
+    assert!(frames.next_of(1).await.is_some());
+    assert_eq!(server.requests()[0].head.start, "GET /a?b HTTP/1.1");
 }
 
 #[tokio::test]
