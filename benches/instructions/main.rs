@@ -3,19 +3,22 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement, not the product")]
 
 mod ceilings;
+mod http2;
 mod mixes;
 mod profile;
 mod sidecar;
+mod tls;
 mod traffic;
 
 use ceilings::{Ceiling, Ceilings};
-use mixes::Mix;
+use mixes::{Mix, Speaks};
 use sidecar::Sidecar;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
-use traffic::Clients;
+use tls::Secured;
+use traffic::{Ask, Clients};
 
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -121,7 +124,22 @@ fn count(mix: &Mix, binary: &Path, folder: &Path) -> Outcome<Counts> {
     let answer = (mix.answer)();
     let instances = traffic::instances(answer.wire)?;
     let mut sidecar = Sidecar::start(binary, folder, mix, instances)?;
-    let mut clients = Clients::connect(&sidecar.listeners, mix.connections, (mix.request)(), answer.body)?;
+    let (listeners, request, body) = (&sidecar.listeners, (mix.request)(), answer.body);
+    let (mut clients, requests): (Box<dyn Ask>, _) = match mix.speaks {
+        Speaks::Http1 => {
+            let clients = Clients::connect(listeners, mix.connections, traffic::open, request, body)?;
+            (Box::new(clients), mix.connections)
+        }
+        Speaks::Tls => {
+            let clients = Clients::connect(listeners, mix.connections, Secured::connect, request, body)?;
+            (Box::new(clients), mix.connections)
+        }
+        Speaks::Http2 { streams } => {
+            let listener = *listeners.first().ok_or("no service")?;
+            let clients = http2::Clients::connect(listener, mix.connections, streams, body)?;
+            (Box::new(clients), mix.connections * streams)
+        }
+    };
     clients.ask(mix.warm_up)?;
     sidecar.dump()?;
     clients.ask(mix.short)?;
@@ -129,6 +147,6 @@ fn count(mix: &Mix, binary: &Path, folder: &Path) -> Outcome<Counts> {
     clients.ask(mix.long)?;
     let dump = sidecar.dump()?;
     let more = profile::total(&dump)?.saturating_sub(short);
-    let each = more / u64::try_from((mix.long - mix.short) * mix.connections)?;
-    Ok(Counts { each, dump, requests: u64::try_from(mix.long * mix.connections)? })
+    let each = more / u64::try_from((mix.long - mix.short) * requests)?;
+    Ok(Counts { each, dump, requests: u64::try_from(mix.long * requests)? })
 }

@@ -7,6 +7,8 @@ use std::fmt::Write;
 pub struct Mix {
     pub name: &'static str,
     pub says: &'static str,
+    pub speaks: Speaks,
+    /// Of HTTP/1.1; over HTTP/2 it is always the small one.
     pub request: fn() -> Vec<u8>,
     pub answer: fn() -> Answer,
     pub services: usize,
@@ -14,10 +16,22 @@ pub struct Mix {
     pub endpoints: usize,
     /// Kept-alive connections from clients, spread over the services.
     pub connections: usize,
-    /// Requests on each connection: before anything is counted, and of the two counts.
+    /// Requests on each connection, or stream: before anything is counted, and of the two counts.
     pub warm_up: usize,
     pub short: usize,
     pub long: usize,
+}
+
+/// What clients speak; with instances it is HTTP/1.1.
+#[derive(Clone, Copy)]
+pub enum Speaks {
+    Http1,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    Http2 {
+        /// Of each connection.
+        streams: usize,
+    },
 }
 
 /// What an instance sends, and the body that a client must have got in the end.
@@ -29,6 +43,7 @@ pub struct Answer {
 const SMALL: Mix = Mix {
     name: "small",
     says: "GET as wrk sends it, answer of 100 bytes, 3 instances, 64 connections",
+    speaks: Speaks::Http1,
     request: || get(&[("Host", "127.0.0.1:9001")]),
     answer: || plain(100),
     services: 1,
@@ -37,6 +52,14 @@ const SMALL: Mix = Mix {
     warm_up: 30,
     short: 5,
     long: 155,
+};
+
+const HTTP2: Mix = Mix {
+    name: "http2",
+    says: "small, over HTTP/2 from the client, 4 connections with 16 streams",
+    speaks: Speaks::Http2 { streams: 16 },
+    connections: 4,
+    ..SMALL
 };
 
 pub const ALL: &[Mix] = &[
@@ -56,6 +79,15 @@ pub const ALL: &[Mix] = &[
         says: "small, round robin over 1,000 instances, no checks",
         endpoints: 1000,
         warm_up: 60,
+        ..SMALL
+    },
+    HTTP2,
+    Mix {
+        name: "tls",
+        says: "small, over TLS 1.3 from the client, 16 connections",
+        speaks: Speaks::Tls,
+        connections: 16,
+        long: 305,
         ..SMALL
     },
     Mix { name: "services", says: "small, over 64 of 200 services, no checks", services: 200, ..SMALL },

@@ -1,7 +1,8 @@
 //! The release binary under callgrind, as shipped, with one worker; and its counters.
 
 use crate::Outcome;
-use crate::mixes::Mix;
+use crate::mixes::{Mix, Speaks};
+use crate::tls;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -29,7 +30,7 @@ impl Sidecar {
         let mut listeners = free(mix.services + 1)?;
         let admin = listeners.pop().ok_or("no port")?;
         let file = folder.join("outrigger.toml");
-        fs::write(&file, configuration(mix, &listeners, admin, instances)?)?;
+        fs::write(&file, configuration(mix, &listeners, admin, instances, folder)?)?;
         let log = File::create(folder.join("log"))?;
         let child = Command::new("valgrind")
             .args(["--tool=callgrind", "--cache-sim=no", "--branch-sim=no", "--collect-systime=no"])
@@ -91,7 +92,13 @@ impl Drop for Sidecar {
 }
 
 /// Everything as shipped, but for one worker and ports of its own.
-fn configuration(mix: &Mix, listeners: &[SocketAddr], admin: SocketAddr, port: u16) -> Outcome<String> {
+fn configuration(
+    mix: &Mix,
+    listeners: &[SocketAddr],
+    admin: SocketAddr,
+    port: u16,
+    folder: &Path,
+) -> Outcome<String> {
     let mut text = format!("workers = 1\n[admin]\nlisten = \"{admin}\"\n");
     let instances: Vec<_> = (0..mix.endpoints)
         .map(|number| Ok(format!("{}:{port}", Ipv4Addr::from(0x7f01_0001 + u32::try_from(number)?))))
@@ -101,6 +108,10 @@ fn configuration(mix: &Mix, listeners: &[SocketAddr], admin: SocketAddr, port: u
         writeln!(text, "[service.s{number}]\nlisten = \"{listener}\"\nfrom = \"static://{instances}\"")?;
         if mix.checks() {
             writeln!(text, "health = {{ http = \"/health\" }}")?;
+        }
+        if matches!(mix.speaks, Speaks::Tls) {
+            tls::certificate(folder)?;
+            writeln!(text, "listen_tls = {{ cert = \"certificate.pem\", key = \"key.pem\" }}")?;
         }
     }
     Ok(text)

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Nothing here takes as long, even on a machine with other work.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All instances at once: one listener for every loopback address. Returns its port.
 pub fn instances(answer: Vec<u8>) -> Outcome<u16> {
@@ -44,28 +44,47 @@ fn serve(stream: TcpStream, answer: &[u8]) {
     }
 }
 
+/// Whoever sends requests.
+pub trait Ask {
+    /// Sends exactly `each` requests on each connection, or stream: the next one once the last is answered, all at once.
+    fn ask(&mut self, each: usize) -> Outcome<()>;
+}
+
 /// Clients with one kept-alive connection each.
-pub struct Clients {
-    wires: Vec<Wire>,
+pub struct Clients<S> {
+    wires: Vec<Wire<S>>,
     request: Vec<u8>,
     body: Vec<u8>,
 }
 
-impl Clients {
-    pub fn connect(listeners: &[SocketAddr], count: usize, request: Vec<u8>, body: Vec<u8>) -> Outcome<Self> {
+impl<S: Read> Clients<S> {
+    /// Opens connections, spread over the listeners.
+    pub fn connect(
+        listeners: &[SocketAddr],
+        count: usize,
+        open: impl Fn(SocketAddr) -> Outcome<S>,
+        request: Vec<u8>,
+        body: Vec<u8>,
+    ) -> Outcome<Self> {
         let mut wires = Vec::new();
         for number in 0..count {
             let listener = listeners.get(number * listeners.len() / count).ok_or("no service")?;
-            let stream = TcpStream::connect(listener)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            wires.push(Wire::new(stream));
+            wires.push(Wire::new(open(*listener)?));
         }
         Ok(Self { wires, request, body })
     }
+}
 
-    /// Sends exactly `each` requests on each connection: the next one once the last is answered, all connections at once.
-    pub fn ask(&mut self, each: usize) -> Outcome<()> {
+/// A connection without TLS.
+pub fn open(to: SocketAddr) -> Outcome<TcpStream> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+impl<S: Read + Write> Ask for Clients<S> {
+    fn ask(&mut self, each: usize) -> Outcome<()> {
         for wire in &mut self.wires {
             wire.stream.write_all(&self.request)?;
         }
@@ -86,8 +105,8 @@ impl Clients {
 }
 
 /// Messages on one connection.
-struct Wire {
-    stream: TcpStream,
+struct Wire<S> {
+    stream: S,
     /// Read, not yet used.
     ahead: Vec<u8>,
 }
@@ -97,8 +116,8 @@ struct Message {
     body: Vec<u8>,
 }
 
-impl Wire {
-    fn new(stream: TcpStream) -> Self {
+impl<S: Read> Wire<S> {
+    fn new(stream: S) -> Self {
         Self { stream, ahead: Vec::new() }
     }
 

@@ -11,9 +11,11 @@ mod health;
 mod metrics;
 mod registrations;
 mod router;
+mod routes;
 mod server;
 mod state;
 
+pub use routes::Port;
 pub use server::serve;
 
 use crate::cluster::Cluster;
@@ -30,6 +32,8 @@ pub struct Window {
     pub clusters: Vec<Arc<Cluster>>,
     /// Those that only stand for a port.
     pub entrances: Vec<Arc<Cluster>>,
+    /// Those ports and their routes.
+    pub ports: Vec<Port>,
     /// Of the local app.
     pub registrations: Vec<Arc<Status>>,
     pub events: Events,

@@ -2,12 +2,12 @@
 
 use super::answer::{Answer, refuse, text};
 use super::desk::Desk;
-use super::{clusters, control, events, health, metrics, registrations};
+use super::{clusters, control, events, health, metrics, registrations, routes};
 use crate::cluster::Cluster;
 use http::{HeaderValue, Request, StatusCode, header};
 
 /// Every path, and what it is for.
-const PATHS: [(&str, &str); 9] = [
+const PATHS: [(&str, &str); 10] = [
     ("/", "this list"),
     ("/livez", "200 as long as the process answers"),
     ("/readyz", "200 when every service has a usable instance, else 503 and the reasons"),
@@ -15,6 +15,7 @@ const PATHS: [(&str, &str); 9] = [
     ("/api/services", "all services with their sources and endpoints, JSON"),
     ("/api/services/NAME", "one of them"),
     ("/api/services/NAME/endpoints/ADDR/readmit", "POST: takes back an ejection"),
+    ("/api/routes", "the routes of shared ports, JSON; of header fields the names alone"),
     ("/api/registrations", "what is announced of the local app, where, and how that stands, JSON"),
     ("/api/events", "the last 1000 events, JSON; with Accept: text/event-stream they are followed live"),
 ];
@@ -47,6 +48,7 @@ pub(super) fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
         ("/readyz", _) => health::readiness(desk),
         ("/metrics", _) => metrics::answer(desk, request.headers()),
         ("/api/services", _) => clusters::all(desk),
+        ("/api/routes", _) => routes::all(desk),
         ("/api/registrations", _) => registrations::all(desk),
         ("/api/events", _) => events::answer(desk, request.method(), request.headers()),
         _ => text(StatusCode::OK, list()),

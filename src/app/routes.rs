@@ -1,5 +1,6 @@
 //! Ports that several services share: each has a cluster that stands for it where no service does, and its routes.
 
+use crate::admin::Port;
 use crate::cluster::{Cluster, ClusterSettings};
 use crate::config::{ListenerSettings, Place};
 use crate::proxy::Table;
@@ -15,6 +16,7 @@ pub(super) fn build(
     let built = listeners.into_iter().map(|listener| {
         let places: Vec<_> = listener.places.iter().filter_map(|place| find(place, clusters)).collect();
         let mut settings = ClusterSettings::new(listener.name);
+        settings.proxy_protocol = listener.proxy_protocol;
         // Whoever stands still does so on a connection that all of them share.
         if let Some(idle) = places.iter().map(|(cluster, _)| cluster.settings.timeouts.idle).max() {
             settings.timeouts.idle = idle;
@@ -23,6 +25,17 @@ pub(super) fn build(
         (port, Table::new(listener.routes, places))
     });
     built.collect()
+}
+
+/// As the admin address shows it.
+pub(super) fn port(listener: &ListenerSettings) -> Port {
+    let places = listener.places.iter().map(|place| (place.service.clone(), place.subset.clone()));
+    Port {
+        name: listener.name.clone(),
+        listen: listener.listen.clone(),
+        routes: listener.routes.clone(),
+        places: places.collect(),
+    }
 }
 
 /// The configuration has made sure that there is one.

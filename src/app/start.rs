@@ -79,6 +79,7 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
     }
     let client = descriptors::fit(settings.client);
     let tls: Vec<_> = settings.listeners.iter().map(|listener| listener.listen_tls.clone()).collect();
+    let ports = settings.listeners.iter().map(routes::port).collect();
     let routed = routes::build(settings.listeners, &clusters, workers);
     for (((entrance, _), listeners), tls) in routed.iter().zip(sockets.shared).zip(tls) {
         let listen = shown(&listeners);
@@ -106,6 +107,7 @@ pub fn start(settings: Settings, events: Events) -> Result<Running, StartError> 
         let window = Window {
             clusters: clusters.clone(),
             entrances,
+            ports,
             registrations: registrations.statuses(),
             events: events.clone(),
             started: Instant::now(),

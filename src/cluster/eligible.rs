@@ -3,6 +3,7 @@
 use super::{Member, Mode, Presence};
 use crate::cluster::book::Origin;
 use crate::model::{Flag, Target};
+use crate::policy::Subset;
 use std::sync::Arc;
 
 /// Whom requests may be sent to.
@@ -52,6 +53,23 @@ pub(super) fn eligible(members: &[Member], mode: Mode, sources: usize, panic: f6
     Eligible::default()
 }
 
+/// The same among those of a subset, of the source that gives all of them; a subset of which nobody is proven has its
+/// unproven ones, whoever else is.
+pub(super) fn eligible_part(
+    members: &[Member],
+    source: Option<usize>,
+    subset: &Subset,
+    panic: f64,
+) -> Vec<Arc<Target>> {
+    let ours = members
+        .iter()
+        .filter(|member| source.is_none_or(|source| member.source == source))
+        .filter(|member| subset.has(&member.target.endpoint.meta))
+        .cloned()
+        .collect::<Vec<_>>();
+    eligible(&ours, Mode::Union, 1, panic).targets
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts of targets")]
 fn is_below(count: usize, share: f64, all: usize) -> bool {
     (count as f64) < share * all as f64
@@ -86,6 +104,7 @@ fn may_serve_unproven(member: &Member) -> bool {
 mod tests {
     use super::*;
     use crate::model::{Endpoint, Weight};
+    use std::collections::BTreeMap;
     use std::time::SystemTime;
     use tokio::time::Instant;
 
@@ -140,6 +159,29 @@ mod tests {
         let proven = member(3, Presence::Listed, &[]);
         assert_eq!(ports(&[new.clone(), sick.clone()]), [1]);
         assert_eq!(ports(&[new, sick, proven]), [3]);
+    }
+
+    #[test]
+    fn a_subset_of_which_nobody_is_proven_has_its_unproven_ones() {
+        let of_version = |m: Member, version: &str| {
+            let meta = BTreeMap::from([("version".to_owned(), version.to_owned())]);
+            let endpoint = Endpoint { meta: meta.into(), ..m.target.endpoint.clone() };
+            Member { target: Arc::new(m.target.redescribed(endpoint)), ..m }
+        };
+        let members = [
+            of_version(member(1, Presence::Listed, &[]), "1"),
+            of_version(member(2, Presence::Listed, &[Flag::Unproven]), "1"),
+            of_version(member(3, Presence::Listed, &[Flag::Unproven]), "2"),
+            of_version(member(4, Presence::Listed, &[Flag::Check]), "2"),
+            of(1, of_version(member(5, Presence::Listed, &[]), "2")),
+        ];
+        let part = |version: &str, source| {
+            let subset = Subset(vec![("version".to_owned(), version.to_owned())]);
+            let targets = eligible_part(&members, source, &subset, 0.0);
+            targets.iter().map(|t| t.endpoint.addr.port()).collect::<Vec<_>>()
+        };
+        assert_eq!([part("1", Some(0)), part("2", Some(0)), part("3", Some(0))], [vec![1], vec![3], vec![]]);
+        assert_eq!(part("2", None), [5]);
     }
 
     #[test]

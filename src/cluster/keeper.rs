@@ -2,7 +2,7 @@
 
 use super::book::Book;
 use super::changes::Changes;
-use super::eligible::{Eligible, eligible};
+use super::eligible::{Eligible, eligible, eligible_part};
 use super::memory::Memory;
 use super::relist::Relist;
 use super::roster::Roster;
@@ -211,7 +211,10 @@ impl Keeper {
         self.discovered |= !chosen.targets.is_empty() || self.books.iter().all(Book::was_heard);
         let eligible: Arc<[_]> = chosen.targets.into();
         let algorithm = self.cluster.settings.algorithm;
-        let part = |subset| Part::new(&eligible, subset, algorithm, self.seed);
+        let part = |subset| {
+            let ours = eligible_part(&members, chosen.source, subset, self.cluster.settings.panic);
+            Part::new(ours.into(), algorithm, self.seed)
+        };
         let snapshot = Snapshot {
             parts: self.cluster.settings.subsets.iter().map(part).collect(),
             generation: self.generation,

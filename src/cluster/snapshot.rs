@@ -4,7 +4,6 @@ use super::PickError;
 use super::book::Origin;
 use crate::balance::{Algorithm, Picker};
 use crate::model::Target;
-use crate::policy::Subset;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -115,9 +114,7 @@ impl Presence {
 }
 
 impl Part {
-    pub fn new(of: &[Arc<Target>], subset: &Subset, algorithm: Algorithm, seed: u64) -> Self {
-        let ours = of.iter().filter(|target| subset.has(&target.endpoint.meta)).cloned();
-        let eligible: Arc<[_]> = ours.collect();
+    pub fn new(eligible: Arc<[Arc<Target>]>, algorithm: Algorithm, seed: u64) -> Self {
         Self { picker: algorithm.build(Arc::clone(&eligible), seed), eligible }
     }
 }

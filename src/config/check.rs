@@ -7,6 +7,7 @@ use super::traffic::not_above;
 use super::value::{DAY, MILLI, flag, integer, quoted};
 use crate::health::{CheckKind, CheckSettings, HttpCheck};
 use crate::net::tls::TlsClient;
+use crate::upstream::HttpVersion;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method};
 use std::ops::RangeInclusive;
@@ -17,13 +18,19 @@ const HTTP_ONLY: [&str; 5] = ["method", "headers", "host", "expect", "body"];
 /// `None` if nothing asks for checks.
 ///
 /// `service` is what the service's requests speak TLS with.
-pub(super) fn read(section: Section<'_>, service: Option<&TlsClient>) -> Option<CheckSettings> {
-    asked(section, CheckSettings::new, false, service)
+/// `http` is what they speak: so does an HTTP check, unless it has a port of its own.
+pub(super) fn read(
+    section: Section<'_>,
+    service: Option<&TlsClient>,
+    http: HttpVersion,
+) -> Option<CheckSettings> {
+    asked(section, CheckSettings::new, false, service, http)
 }
 
 /// The check of the local app; whatever is not asked for, it is a connection.
 pub(super) fn of_the_app(section: Section<'_>) -> CheckSettings {
-    asked(section, CheckSettings::of_the_app, true, None).unwrap_or(CheckSettings::of_the_app(CheckKind::Tcp))
+    asked(section, CheckSettings::of_the_app, true, None, HttpVersion::One)
+        .unwrap_or(CheckSettings::of_the_app(CheckKind::Tcp))
 }
 
 /// `must`: there is no going without.
@@ -32,6 +39,7 @@ fn asked(
     new: fn(CheckKind) -> CheckSettings,
     must: bool,
     service: Option<&TlsClient>,
+    version: HttpVersion,
 ) -> Option<CheckSettings> {
     section.exclusive(&["http", "grpc", "tcp"]);
     let asks_http = section.find("http").is_some();
@@ -56,6 +64,8 @@ fn asked(
     // What has no effect is checked all the same.
     section.hush(!asks_http);
     let http = http(&section, path.unwrap_or_else(|| "/".to_owned()));
+    let elsewhere = section.find("port").is_some() && version == HttpVersion::Two;
+    let http = HttpCheck { version: if elsewhere { HttpVersion::Auto } else { version }, ..http };
     for key in HTTP_ONLY.into_iter().filter(|key| (tcp || grpc.is_some()) && section.has(key)) {
         let what = if tcp { "a TCP check asks nothing" } else { "a gRPC check asks as gRPC says" };
         section.problem(key, format!("{what}: this goes with http = \"/PATH\" only"));
@@ -137,6 +147,7 @@ fn http(section: &Section<'_>, path: String) -> HttpCheck {
             _ => Ok(text.to_owned()),
         }),
         path: default.path,
+        version: default.version,
     }
 }
 

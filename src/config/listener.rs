@@ -3,6 +3,7 @@
 use super::listen::Taken;
 use super::listen_tls;
 use super::problem::suggestion;
+use super::protocol;
 use super::route;
 use super::section::Section;
 use super::service::listen;
@@ -34,6 +35,7 @@ fn read(name: &str, section: Section<'_>, names: Vec<&str>, taken: &mut Taken) -
     }
     let listen = listen(&section, taken, true);
     let listen_tls = listen_tls::read(&section);
+    let proxy_protocol = protocol::of_listener(&section);
     let mut places = Places { names, all: Vec::new() };
     if let Some(found) = section.find("route") {
         let shown = inline(section.doc, found.value.get_ref());
@@ -46,7 +48,8 @@ fn read(name: &str, section: Section<'_>, names: Vec<&str>, taken: &mut Taken) -
     }
     let routes = tables.into_iter().filter_map(|table| route::read(table, &mut places)).collect();
     section.finish();
-    Some(ListenerSettings { name: checked.ok()?, listen, listen_tls, places: places.all, routes })
+    let (name, places) = (checked.ok()?, places.all);
+    Some(ListenerSettings { name, listen, listen_tls, proxy_protocol, places, routes })
 }
 
 impl Places<'_> {

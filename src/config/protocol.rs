@@ -17,6 +17,24 @@ pub(super) fn read(section: &Section<'_>) -> (Protocol, ProxyProtocol) {
     (protocol, settings)
 }
 
+/// Of a port that several services share: there is nobody to send it to.
+pub(super) fn of_listener(listener: &Section<'_>) -> ProxyProtocol {
+    let inner = listener.section("proxy_protocol");
+    let accept = inner.flag("accept", false);
+    inner.refuse(&["send"], "goes with protocol = \"tcp\" only: routes lead to HTTP services");
+    inner.finish();
+    ProxyProtocol { send: None, accept }
+}
+
+/// Nobody connects to a service without a port: what it would accept there, the listener that leads to it must.
+pub(super) fn has_a_port(service: &Section<'_>, listener: &str) {
+    let inner = service.section("proxy_protocol");
+    if inner.has("accept") {
+        let message = format!("the service has no port of its own: give it in [{listener}.proxy_protocol]");
+        inner.problem("accept", message);
+    }
+}
+
 fn accept_and_send(section: &Section<'_>) -> ProxyProtocol {
     let versions = [ProxyVersion::V1, ProxyVersion::V2].map(|version| (version.as_str(), Some(version)));
     let [v1, v2] = versions;

@@ -2,6 +2,7 @@
 
 use super::document::Scalar;
 use super::listen::{self, Taken};
+use super::protocol;
 use super::registries::Registries;
 use super::section::Section;
 use super::settings::{ListenerSettings, NamedSource, ServiceSettings};
@@ -58,12 +59,15 @@ fn read(
     let listen = listen(&section, taken, routed.is_none());
     let sources = sources(&section, registries, checked.as_ref().ok());
     let rules = Rules::read(&section);
-    if let (Some(listener), Protocol::Tcp) = (routed, rules.protocol) {
-        let path = super::section::join("listener", listener.name.as_str());
+    let by = routed.map(|listener| super::section::join("listener", listener.name.as_str()));
+    if let (Some(path), Protocol::Tcp) = (&by, rules.protocol) {
         section.problem(
             "protocol",
             format!("{path} leads requests to it: only protocol = \"http\" is accepted"),
         );
+    }
+    if let (Some(path), true) = (&by, listen.is_empty()) {
+        protocol::has_a_port(&section, path);
     }
     section.finish();
     let mut settings = assemble(checked.ok()?, listen, sources?, rules);

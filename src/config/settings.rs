@@ -147,6 +147,8 @@ pub struct ListenerSettings {
     pub listen: Vec<SocketAddr>,
     /// TLS there.
     pub listen_tls: Option<TlsServer>,
+    /// What comes ahead of a connection there.
+    pub proxy_protocol: ProxyProtocol,
     /// What the routes' numbers stand for.
     pub places: Vec<Place>,
     /// The first that matches counts; at least one.

@@ -8,6 +8,7 @@ use crate::net::tls::server::{ClientAuthorities, ServerFiles, ServerTlsSettings,
 use crate::net::tls::{Identity, ServerName, TlsClient, TlsSettings, authorities, certificates, private_key};
 use crate::registration::{Advertise, ConsulCheck, RegistrationSettings, Registry};
 use crate::registry::Credential;
+use crate::upstream::HttpVersion;
 use proptest::prelude::*;
 
 const MINIMAL: &str = "[service.orders]\nport = 9001\nfrom = \"consul:orders\"\n";
@@ -66,10 +67,26 @@ fn defaults_speak_where_a_service_is_silent() {
     assert_eq!((a.balance, b.balance), (Algorithm::Random, Algorithm::LeastRequest));
     assert_eq!((a.retry.attempts, a.retry.backoff_base), (1, Duration::from_millis(1)));
     assert_eq!((b.retry.attempts, b.graces.empty), (5, None));
-    let http = CheckKind::Http(HttpCheck::get("/up"));
+    let http = CheckKind::Http(HttpCheck { version: HttpVersion::Auto, ..HttpCheck::get("/up") });
     assert_eq!(a.check, Some(CheckSettings { rise: 4, ..CheckSettings::new(http) }));
     assert_eq!(b.check, Some(CheckSettings { rise: 4, ..CheckSettings::new(CheckKind::Tcp) }));
     assert_eq!(c.check, None);
+}
+
+#[test]
+fn an_http_check_speaks_the_services_http_unless_it_has_a_port_of_its_own() {
+    let of = |service: &str, health: &str| {
+        let text = format!("{MINIMAL}{service}\nhealth = {{ http = \"/\"{health} }}\n");
+        match good(&text, &[]).settings.services[0].check.clone().map(|check| check.kind) {
+            Some(CheckKind::Http(check)) => check.version,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (text, version) in [("auto", HttpVersion::Auto), ("1", HttpVersion::One), ("2", HttpVersion::Two)] {
+        assert_eq!(of(&format!("http = \"{text}\""), ""), version);
+    }
+    assert_eq!(of("http = \"2\"", ", port = 8081"), HttpVersion::Auto);
+    assert_eq!(of("http = \"1\"", ", port = 8081"), HttpVersion::One);
 }
 
 #[test]
@@ -93,7 +110,7 @@ fn a_check_over_tls_takes_its_trust_from_defaults_and_its_name_from_the_service(
             identity: None,
             server_name: name.map(|name| ServerName::try_from(name).unwrap()),
             verify,
-            alpn: if http { vec![b"http/1.1".to_vec()] } else { Vec::new() },
+            alpn: if http { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { Vec::new() },
         };
         Some(Some(TlsClient::new(settings).unwrap()))
     };
@@ -370,6 +387,7 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
         headers: vec![("x-probe".parse().unwrap(), "outrigger".parse().unwrap())],
         host: Some("orders.internal".to_owned()),
         body: Some("ok".to_owned()),
+        version: HttpVersion::Auto,
         ..HttpCheck::get("/health")
     };
     let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|name| folder.path().join(name));
@@ -378,11 +396,9 @@ fn the_default_file_uncommented_is_the_defaults_and_its_examples() {
         identity: Some(Identity::new(certificates(&cert).unwrap(), private_key(&key).unwrap()).unwrap()),
         server_name: Some(ServerName::try_from("orders.internal").unwrap()),
         verify: true,
-        alpn: vec![b"http/1.1".to_vec()],
+        alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
     };
-    orders.connections.tls = Some(
-        TlsClient::new(TlsSettings { alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()], ..own() }).unwrap(),
-    );
+    orders.connections.tls = Some(TlsClient::new(own()).unwrap());
     let tls = Some(TlsClient::new(own()).unwrap());
     orders.check = Some(CheckSettings { port: Some(8081), tls, ..CheckSettings::new(CheckKind::Http(http)) });
     let server = ServerTlsSettings {

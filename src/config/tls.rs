@@ -7,19 +7,19 @@ use crate::net::tls::{
     ClientFiles, Identity, ServerName, TlsClient, TlsSettings, authorities, certificates, private_key,
     server_name,
 };
+use crate::policy::Protocol;
 use crate::upstream::HttpVersion;
 use std::path::PathBuf;
 
-/// What an HTTP check speaks, as RFC 7301 calls it.
-const HTTP: &[&[u8]] = &[b"http/1.1"];
-/// What a gRPC check speaks.
+/// What a gRPC check speaks, as RFC 7301 calls it.
 const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// TLS for a service's requests. `None` if there is none, or its settings cannot be used.
-pub(super) fn of_service(service: &Section<'_>, http: HttpVersion) -> Option<TlsClient> {
+pub(super) fn of_service(service: &Section<'_>, http: HttpVersion, protocol: Protocol) -> Option<TlsClient> {
     let section = service.table_or_flag("tls")?;
     let (settings, files) = settings(section)?;
-    client(service, TlsSettings { alpn: owned(http.alpn()), ..settings }, files)
+    let alpn = if protocol == Protocol::Http { owned(http.alpn()) } else { Vec::new() };
+    client(service, TlsSettings { alpn, ..settings }, files)
 }
 
 /// TLS for a service's checks. `None` if the check speaks none, or its settings cannot be used. `kind` is `None` if
@@ -31,7 +31,7 @@ pub(super) fn of_checks(
     service: Option<&TlsClient>,
 ) -> Option<TlsClient> {
     let of_service = match kind {
-        Some(CheckKind::Http(_)) => service.map(|service| service.offering(HTTP)),
+        Some(CheckKind::Http(check)) => service.map(|service| service.offering(check.version.alpn())),
         Some(CheckKind::Grpc(_)) => service.map(|service| service.offering(HTTP2)),
         _ => None,
     };
@@ -45,8 +45,10 @@ pub(super) fn of_checks(
     let kind = kind.filter(|_| !health.is_defaults)?;
     let (settings, files) = settings?;
     let (alpn, of_host) = match kind {
-        CheckKind::Http(check) if settings.server_name.is_none() => (HTTP, of_host(health, check)),
-        CheckKind::Http(_) => (HTTP, None),
+        CheckKind::Http(check) if settings.server_name.is_none() => {
+            (check.version.alpn(), of_host(health, check))
+        }
+        CheckKind::Http(check) => (check.version.alpn(), None),
         CheckKind::Grpc(_) => (HTTP2, None),
         CheckKind::Tcp => (&[][..], None),
     };

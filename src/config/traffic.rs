@@ -55,14 +55,13 @@ impl Rules {
         let mode = section.choice("mode", &modes, &[], Mode::default());
         let graces = graces(section);
         let (protocol, proxy_protocol) = protocol::read(section);
-        let why = "bytes pass as they are, those of TLS too";
-        http_only(section, protocol, &["http", "tls", "listen_tls"], why);
+        http_only(section, protocol, &["http"], "bytes pass as they are");
         let versions = HttpVersion::ALL.map(|version| (version.as_str(), version));
         let http = section.choice("http", &versions, &[], HttpVersion::default());
-        let tls = tls::of_service(section, http);
+        let tls = tls::of_service(section, http, protocol);
         let (retry, budget) = retry(section.section("retry"), protocol);
         let (timeouts, connections) = timeouts(section.section("timeouts"), protocol);
-        let check = check::read(section.section("health"), tls.as_ref());
+        let check = check::read(section.section("health"), tls.as_ref(), http);
         Self {
             balance,
             check,

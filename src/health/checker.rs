@@ -17,7 +17,8 @@ use tokio::time::Instant;
 ///
 /// Raises and clears [`Flag::Check`](crate::model::Flag::Check), clears
 /// [`Flag::Unproven`](crate::model::Flag::Unproven) with the first verdict (raise it before listing a new target), sets
-/// the note, and wakes `changed` whenever a bit changed. A redescribed target keeps its schedule. The bits stay as they
+/// the note, and wakes `changed` whenever a bit changed. A redescribed target keeps its schedule, unless its name for
+/// TLS is another one. The bits stay as they
 /// are when the checks end, so that a new checker with other settings goes on from them; who ends checks for good clears
 /// them.
 pub fn check(
@@ -63,11 +64,15 @@ struct Checker<F> {
 }
 
 /// The task of one target's checks; dropping this ends it.
-struct Running(AbortHandle);
+struct Running {
+    task: AbortHandle,
+    /// What the target was called when it began.
+    name: Option<String>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -82,10 +87,18 @@ impl<A: Ask, F: Fn(&CheckSettings, &Target) -> A> Checker<F> {
         }
     }
 
-    /// Ends the checks of targets that are gone, begins those of new ones.
+    /// Ends the checks of targets that are gone, begins those of new ones, and anew those of targets that have another
+    /// name for TLS now.
     fn adopt(&mut self, listed: &[Arc<Target>]) {
         let ids: HashSet<_> = listed.iter().map(|target| target.id()).collect();
         self.running.retain(|id, _| ids.contains(id));
+        for target in listed {
+            let id = target.id();
+            let name = target.endpoint.tls_server_name();
+            if self.running.get(&id).is_some_and(|running| running.name.as_deref() != name) {
+                self.running.remove(&id);
+            }
+        }
         let many = ids.len() - self.running.len();
         let now = Instant::now();
         for target in listed {
@@ -106,7 +119,8 @@ impl<A: Ask, F: Fn(&CheckSettings, &Target) -> A> Checker<F> {
                     () = stop.cancelled() => {}
                 }
             });
-            self.running.insert(target.id(), Running(task));
+            let name = target.endpoint.tls_server_name().map(str::to_owned);
+            self.running.insert(target.id(), Running { task, name });
         }
     }
 }

@@ -44,6 +44,18 @@ impl Dialer {
         Ok(Either::Right(Box::new(secured?)))
     }
 
+    /// What TLS has agreed on (RFC 7301).
+    pub(super) fn agreed(stream: &Stream) -> Option<&[u8]> {
+        match stream {
+            Either::Left(_) => None,
+            Either::Right(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    pub(super) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// The last call of [`Self::dial`] was given up in the middle of the handshake.
     pub(super) fn was_handshaking(&self) -> bool {
         self.handshaking

@@ -2,24 +2,19 @@
 //! passes.
 
 use super::ProbeError;
-use super::dial::{Dialer, Stream};
+use super::dial::Dialer;
+use super::http2::{Kept, Link};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::RecvStream;
-use h2::client::{Connection, SendRequest, handshake};
+use h2::client::SendRequest;
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use prost::Message;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::task::Poll;
-use std::time::Duration;
-use tokio::time::Instant;
 
 const AGENT: &str = concat!("outrigger/", env!("CARGO_PKG_VERSION"), " (health check)");
 /// How much of an answer is read: its message has two bytes.
 const LIMIT: usize = 64 * 1024;
-/// Older kept connections are closed, as those of HTTP checks are.
-const KEPT: Duration = Duration::from_secs(30);
 /// What stands before a message: that it is not compressed, and its length in four bytes.
 const PREFIX: usize = 5;
 
@@ -30,21 +25,6 @@ pub(super) struct GrpcProbe {
     service: String,
     dialer: Dialer,
     kept: Option<Kept>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    addr: SocketAddr,
-    link: Link,
-    until: Instant,
-}
-
-/// A connection and its driver, which runs only while somebody awaits an answer: no task of its own.
-#[derive(Debug)]
-struct Link {
-    sender: SendRequest<Bytes>,
-    /// `None` once it has ended.
-    driver: Option<Connection<Stream, Bytes>>,
 }
 
 /// What the server said.
@@ -108,30 +88,22 @@ impl GrpcProbe {
         {
             return self.judge(addr, link, &answer);
         }
-        let stream = self.dialer.dial(addr).await?;
-        let (sender, driver) = handshake(stream).await?;
-        let mut link = Link { sender, driver: Some(driver) };
+        let mut link = Link::open(self.dialer.dial(addr).await?).await?;
         let answer = link.call(self.dialer.scheme(), addr, &self.service).await?;
         self.judge(addr, link, &answer)
     }
 
     /// Never ends; see `Probe::idle`.
     pub(super) async fn idle(&mut self) -> Infallible {
-        if let Some(Kept { link: Link { driver: Some(driver), .. }, until, .. }) = &mut self.kept {
-            // Both arms of the result mean the same: closed by the server, or by us.
-            let _ = tokio::time::timeout_at(*until, driver).await;
-            self.kept = None;
-        }
-        std::future::pending().await
+        Kept::idle(&mut self.kept).await
     }
 
     fn reuse(&mut self, addr: SocketAddr) -> Option<Link> {
-        let kept = self.kept.take()?;
-        (kept.addr == addr && kept.link.driver.is_some() && Instant::now() < kept.until).then_some(kept.link)
+        self.kept.take()?.reuse(addr)
     }
 
     fn judge(&mut self, addr: SocketAddr, link: Link, answer: &Answer) -> Result<(), ProbeError> {
-        self.kept = Some(Kept { addr, link, until: Instant::now() + KEPT });
+        self.kept = Some(Kept::new(addr, link));
         Ok(answer.verdict(&self.service)?)
     }
 }
@@ -148,15 +120,14 @@ impl Link {
             .body(())
             .map_err(ProbeError::Request)?;
         let message = framed(service);
-        let Self { sender, driver } = self;
-        let calling = async {
-            let mut sender = sender.clone().ready().await?;
+        let calling = |sender: SendRequest<Bytes>| async move {
+            let mut sender = sender.ready().await?;
             let (response, mut body) = sender.send_request(request, false)?;
             body.send_data(message, true)?;
             let (head, body) = response.await?.into_parts();
             Answer::read(head.status, &head.headers, body).await
         };
-        Ok(drive(driver, calling).await?)
+        Ok(self.drive(calling).await?)
     }
 }
 
@@ -217,28 +188,6 @@ fn framed(service: &str) -> Bytes {
 fn status_in(fields: &HeaderMap) -> Option<(String, String)> {
     let text = |name| fields.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     Some((text("grpc-status")?, text("grpc-message").unwrap_or_default()))
-}
-
-/// Awaits `future` while the connection moves.
-async fn drive<T>(
-    driver: &mut Option<Connection<Stream, Bytes>>,
-    future: impl Future<Output = Result<T, h2::Error>>,
-) -> Result<T, h2::Error> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
-        if let Some(running) = driver
-            && let Poll::Ready(end) = Pin::new(running).poll(cx)
-        {
-            *driver = None;
-            // It knows best why it ended; what has come before is told by `future`.
-            return match (future.as_mut().poll(cx), end) {
-                (Poll::Pending, Err(error)) => Poll::Ready(Err(error)),
-                (polled, _) => polled,
-            };
-        }
-        future.as_mut().poll(cx)
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
-//! One question over HTTP/1.1, and whether the answer passes.
+//! One question over HTTP, and whether the answer passes.
 
 use super::dial::{Dialer, Stream};
+use super::http2;
 use super::probe::is_cut;
 use super::{HttpCheck, ProbeError};
+use crate::upstream::HttpVersion;
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -33,6 +35,8 @@ pub(super) struct HttpProbe {
     check: HttpCheck,
     dialer: Dialer,
     kept: Option<Kept>,
+    /// The same in HTTP/2.
+    shared: Option<http2::Kept>,
 }
 
 /// A connection after an answer.
@@ -59,7 +63,7 @@ type Driver = http1::Connection<TokioIo<Stream>, Empty<Bytes>>;
 
 impl HttpProbe {
     pub(super) fn new(check: HttpCheck, dialer: Dialer) -> Self {
-        Self { check, dialer, kept: None }
+        Self { check, dialer, kept: None, shared: None }
     }
 
     pub(super) fn dialer(&self) -> &Dialer {
@@ -74,7 +78,25 @@ impl HttpProbe {
         {
             return self.judge(addr, link, response).await;
         }
-        let mut link = Link::open(self.dialer.dial(addr).await?).await?;
+        if let Some(link) = self.shared.take().and_then(|kept| kept.reuse(addr))
+            && let Ok(answer) = self.ask_in_two(addr, link, &request).await
+        {
+            return self.judge_in_two(&answer);
+        }
+        let stream = self.dialer.dial(addr).await?;
+        let agreed = Dialer::agreed(&stream) == Some(b"h2");
+        let in_two = match self.check.version {
+            HttpVersion::One => false,
+            HttpVersion::Two if self.dialer.is_secure() && !agreed => return Err(ProbeError::NotAgreed),
+            HttpVersion::Two => true,
+            HttpVersion::Auto => agreed,
+        };
+        if in_two {
+            let link = http2::Link::open(stream).await.map_err(ProbeError::NoHttp2)?;
+            let answer = self.ask_in_two(addr, link, &request).await?;
+            return self.judge_in_two(&answer);
+        }
+        let mut link = Link::open(stream).await?;
         let response = link.send(request).await.map_err(|error| self.unanswered(error))?;
         self.judge(addr, link, response).await
     }
@@ -87,7 +109,52 @@ impl HttpProbe {
             let _ = tokio::time::timeout_at(until, kept.end()).await;
             self.kept = None;
         }
-        std::future::pending().await
+        http2::Kept::idle(&mut self.shared).await
+    }
+
+    /// Asks over HTTP/2, and keeps the connection.
+    async fn ask_in_two(
+        &mut self,
+        addr: SocketAddr,
+        mut link: http2::Link,
+        request: &Request<Empty<Bytes>>,
+    ) -> Result<http2::Answer, ProbeError> {
+        let request = self.in_two(request).map_err(ProbeError::Request)?;
+        let text = self.check.body.as_deref().unwrap_or_default();
+        let answer = link.ask(request, text.as_bytes(), LIMIT).await.map_err(ProbeError::NoHttp2)?;
+        self.shared = Some(http2::Kept::new(addr, link));
+        Ok(answer)
+    }
+
+    /// The request as HTTP/2 has it: with its authority in the place of Host (RFC 9113, section 8.3.1).
+    fn in_two(&self, request: &Request<Empty<Bytes>>) -> http::Result<Request<()>> {
+        let mut headers = request.headers().clone();
+        let host = headers.remove(HOST);
+        let authority = host.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+        let uri = Uri::builder().scheme(self.dialer.scheme()).authority(authority);
+        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let mut translated = Request::new(());
+        *translated.method_mut() = request.method().clone();
+        *translated.uri_mut() = uri.path_and_query(path).build()?;
+        *translated.version_mut() = Version::HTTP_2;
+        *translated.headers_mut() = headers;
+        Ok(translated)
+    }
+
+    fn judge_in_two(&self, answer: &http2::Answer) -> Result<(), ProbeError> {
+        self.judge_status(answer.status.as_u16())?;
+        match &self.check.body {
+            Some(text) if !answer.found => Err(ProbeError::Body(text.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn judge_status(&self, got: u16) -> Result<(), ProbeError> {
+        if self.check.expect.iter().any(|range| range.contains(&got)) {
+            Ok(())
+        } else {
+            Err(ProbeError::Status { got, expected: ranges(&self.check) })
+        }
     }
 
     fn request(&self, addr: SocketAddr) -> http::Result<Request<Empty<Bytes>>> {
@@ -132,8 +199,8 @@ impl HttpProbe {
         let got = response.status().as_u16();
         let mut body = response.into_body();
         let mut left = LIMIT;
-        let verdict = if !self.check.expect.iter().any(|range| range.contains(&got)) {
-            Err(ProbeError::Status { got, expected: ranges(&self.check) })
+        let verdict = if let Err(error) = self.judge_status(got) {
+            Err(error)
         } else if let Some(text) = self.check.body.as_ref().filter(|text| !text.is_empty()) {
             match link.find(text.as_bytes(), &mut body, &mut left).await {
                 Ok(true) => Ok(()),

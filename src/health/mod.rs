@@ -5,6 +5,7 @@ mod dial;
 mod ejector;
 mod grpc;
 mod http;
+mod http2;
 mod pace;
 mod probe;
 mod rounds;
@@ -22,6 +23,7 @@ pub use schedule::Schedule;
 pub use verdict::{State as VerdictState, Verdict};
 
 use crate::net::tls::TlsClient;
+use crate::upstream::HttpVersion;
 use ::http::{HeaderName, HeaderValue, Method};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -72,6 +74,8 @@ pub struct HttpCheck {
     pub expect: Vec<RangeInclusive<u16>>,
     /// Text that the first 64 KiB of the body must contain.
     pub body: Option<String>,
+    /// In which it is asked: `Auto` is what TLS agrees on, and HTTP/1.1 without it.
+    pub version: HttpVersion,
 }
 
 impl HttpCheck {
@@ -84,6 +88,7 @@ impl HttpCheck {
             host: None,
             expect: vec![200..=299],
             body: None,
+            version: HttpVersion::One,
         }
     }
 }

@@ -43,8 +43,13 @@ pub enum ProbeError {
     /// A server that wants a client certificate may end the connection so fast that its saying so is lost.
     #[error("{} (no client certificate is configured)", exchange_in_words(.0))]
     Anonymous(#[source] hyper::Error),
-    #[error("{}", http2_in_words(.0))]
+    #[error("{}", http2_in_words(.0, "gRPC"))]
     Http2(#[from] h2::Error),
+    /// Of an HTTP check.
+    #[error("{}", http2_in_words(.0, "HTTP/2"))]
+    NoHttp2(#[source] h2::Error),
+    #[error("the instance does not agree on HTTP/2 over TLS (ALPN), and the service is set to http = \"2\"")]
+    NotAgreed,
     #[error(transparent)]
     Grpc(#[from] GrpcRefusal),
     #[error("status {got}, expected {expected}")]
@@ -160,13 +165,13 @@ fn exchange_in_words(error: &hyper::Error) -> String {
     }
 }
 
-fn http2_in_words(error: &h2::Error) -> String {
+fn http2_in_words(error: &h2::Error, wanted: &str) -> String {
     match error.get_io() {
         Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
             "connection closed before the answer was complete".to_owned()
         }
         Some(io) => TlsFailure::of_stream(io).map_or_else(|| in_words(io), |failure| failure.to_string()),
-        None if error.is_go_away() || error.is_reset() => format!("the answer is no gRPC: {error}"),
+        None if error.is_go_away() || error.is_reset() => format!("the answer is no {wanted}: {error}"),
         None => error.to_string(),
     }
 }

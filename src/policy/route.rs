@@ -124,8 +124,9 @@ impl Split {
         0
     }
 
-    pub fn places(&self) -> impl Iterator<Item = usize> {
-        self.places.iter().map(|(place, _)| *place)
+    /// Places and their weights.
+    pub fn places(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.places.iter().copied()
     }
 }
 
@@ -196,6 +197,12 @@ impl PathPrefix {
     /// What follows it in a path that begins with it.
     fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
         path.strip_prefix(&self.0).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl std::fmt::Display for PathPrefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "/" } else { &self.0 })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Connections that are not HTTP from their first byte on: what comes ahead of it, and TCP.
 
 use super::client::Client;
-use super::connection;
+use super::connection::{self, Watched};
 use super::error::Fault;
 use super::place::Place;
 use super::proxy_protocol::{self, Addresses};
 use super::tcp;
+use super::transport::Transport;
 use super::welcome::Doorman;
 use super::worker::{Seat, Worker};
 use crate::cluster::Cluster;
@@ -54,6 +55,15 @@ pub(super) async fn run(
             let to = |stream: &TcpStream| stream.local_addr().ok();
             let own = || Some(Addresses { source: peer, destination: to(&stream)? });
             let addresses = told.or_else(own);
+            let stream = match doorman {
+                None => Transport::Plain(stream),
+                Some(doorman) => {
+                    match Box::pin(doorman.welcome(&seat, stream, &mut Watched::default())).await {
+                        Some(stream) => stream,
+                        None => return,
+                    }
+                }
+            };
             tcp::serve(seat, stream, addresses).await;
         }
     }

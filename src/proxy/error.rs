@@ -3,7 +3,7 @@
 use super::grpc;
 use super::relay::ResponseBody;
 use crate::cluster::{Cluster, PickError, Presence};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use tokio::time::Instant;
@@ -28,6 +28,8 @@ pub(super) enum Fault {
     BadRequest(&'static str),
     /// Hyper could not read the request.
     Malformed,
+    /// It is of a version of HTTP that is none of HTTP/1.
+    Version,
     HeadTooLarge,
     TargetTooLong,
     /// The client's upload broke off.
@@ -43,6 +45,7 @@ impl Fault {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BadRequest(_) | Self::Malformed | Self::UploadFailed => StatusCode::BAD_REQUEST,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
         }
@@ -62,6 +65,7 @@ impl Fault {
             Self::NoRoute => "no_route",
             Self::BadRequest(_)
             | Self::Malformed
+            | Self::Version
             | Self::HeadTooLarge
             | Self::TargetTooLong
             | Self::UploadFailed => "bad_request",
@@ -78,6 +82,11 @@ impl Fault {
             Self::NoRoute => "no route of this port matches the request".to_owned(),
             Self::BadRequest(why) => (*why).to_owned(),
             Self::Malformed => "the request cannot be read as HTTP/1.1 (RFC 9112)".to_owned(),
+            Self::Version => {
+                "this version of HTTP is not spoken: HTTP/1.0 and HTTP/1.1 are, and HTTP/2 behind its preface \
+                 (RFC 9110, section 15.6.6)"
+                    .to_owned()
+            }
             Self::HeadTooLarge => "the request head is larger than the limit".to_owned(),
             Self::TargetTooLong => "the request target is longer than 65,534 bytes".to_owned(),
             Self::UploadFailed => "the request body broke off".to_owned(),
@@ -160,6 +169,15 @@ impl Fault {
             let _ = write!(facts, "; source_age={}s", age.as_secs());
         }
         facts
+    }
+
+    /// What ends a gRPC call whose answer has begun when its deadline comes: DEADLINE_EXCEEDED.
+    pub fn too_late() -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("4"));
+        let why = "timeout: the deadline came amid the answer";
+        trailers.insert("grpc-message", HeaderValue::from_static(why));
+        trailers
     }
 
     /// The whole response as bytes, for a request that hyper could not read; the connection closes after it.

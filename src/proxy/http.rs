@@ -101,11 +101,11 @@ async fn answer(
     }
     let (to_head, interim) = (parts.method == Method::HEAD, parts.version >= Version::HTTP_11);
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim };
-    let ended = call.run().await;
-    exchange.way.mirror(exchange, || {
+    exchange.way.mirror(exchange, &upload, || {
         // What follows an upgrade cannot be copied.
-        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc, upload.whole()) }
+        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc) }
     });
+    let ended = call.run().await;
     worker.give_scratch_back(text);
     match ended {
         // Hyper keeps the room of an emptied map for its next head.
@@ -140,7 +140,7 @@ fn respond(
         return protocol_fault(ticket, why);
     }
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let body = if switched {
+    let mut body = if switched {
         let (Some(from), true, Some(to)) = (switching, traits.upgrade, body.into_tunnel()) else {
             return protocol_fault(ticket, "the instance switched protocols unasked");
         };
@@ -160,6 +160,9 @@ fn respond(
         }
         ResponseBody::relay(body, ticket, outcome, client, refusal)
     };
+    if let Some(deadline) = traits.deadline {
+        body.ends_by(exchange.started + deadline);
+    }
     let mut spelled = headers::to_client(&head, body.is_end_stream(), &mut headers);
     exchange.way.edit(&mut spelled);
     client.spell(spelled);

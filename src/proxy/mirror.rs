@@ -1,7 +1,8 @@
 //! Copies of requests: sent to another service beside the real ones, their answers read and thrown away.
 
 use super::failed::{blame, outcome_of};
-use super::relay::Exchange;
+use super::upload::{Charge, Upload};
+use super::worker::Worker;
 use crate::balance::{PickCtx, Tried};
 use crate::cluster::{Booth, Ticket};
 use crate::model::Outcome;
@@ -25,25 +26,23 @@ pub(super) struct Copy {
     framing: Framing,
     to_head: bool,
     grpc: bool,
-    body: Bytes,
 }
 
 impl Copy {
-    /// `head` with its empty line. Without a whole body there is no copy.
-    pub fn new(
-        head: &[u8],
-        framing: Framing,
-        to_head: bool,
-        grpc: bool,
-        body: Option<Bytes>,
-    ) -> Option<Self> {
+    /// `head` with its empty line.
+    pub fn new(head: &[u8], framing: Framing, to_head: bool, grpc: bool) -> Option<Self> {
         let fields = head.strip_suffix(b"\r\n")?;
-        Some(Self { head: [fields, MARK].concat(), framing, to_head, grpc, body: body? })
+        Some(Self { head: [fields, MARK].concat(), framing, to_head, grpc })
+    }
+
+    /// Sends it beside the real one, as soon as its body is here as a whole.
+    pub fn send_with(self, upload: &Upload, worker: &Rc<Worker>, booth: Rc<Booth>) {
+        let worker = Rc::clone(worker);
+        upload.when_whole(move |body, charge| self.send(worker, booth, body, charge));
     }
 
     /// Sends it in a task of its own. Where nobody has room for it, it is not sent.
-    pub fn send(self, exchange: &Exchange, booth: Rc<Booth>) {
-        let worker = Rc::clone(&exchange.worker);
+    fn send(self, worker: Rc<Worker>, booth: Rc<Booth>, body: Bytes, charge: Charge) {
         let now = Instant::now();
         let picked = {
             let mut rng = worker.rng.borrow_mut();
@@ -56,11 +55,14 @@ impl Copy {
                 return;
             }
         };
-        exchange.worker.tasks.spawn("mirror", async move {
+        let tasks = worker.tasks.clone();
+        tasks.spawn("mirror", async move {
+            let _charge = charge;
             let limit = booth.settings.timeouts.request;
             let mut code = None;
             let sent =
-                tokio::time::timeout(limit, self.run(&worker.upstream, &booth, ticket, &mut code)).await;
+                tokio::time::timeout(limit, self.run(&worker.upstream, &booth, ticket, body, &mut code))
+                    .await;
             let code = code.unwrap_or(if sent.is_err() { 504 } else { 502 });
             booth.tally(worker.index).request(code, now.elapsed());
         });
@@ -71,12 +73,13 @@ impl Copy {
         upstream: &Rc<crate::upstream::Upstream>,
         booth: &Booth,
         mut ticket: Ticket,
+        body: Bytes,
         code: &mut Option<u16>,
     ) {
         let target = Arc::clone(ticket.target());
         let Self { framing, to_head, grpc, .. } = self;
         let ask = Sending { head: &self.head, framing, to_head, grpc, upgrade: false, interim: &|_| {} };
-        let body = Full::new(self.body);
+        let body = Full::new(body);
         let sent = upstream.send(&target, &ask, body, &booth.settings.connections, false).await;
         let Reply { head, mut body } = match sent {
             Ok(reply) => reply,

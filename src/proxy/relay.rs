@@ -12,11 +12,12 @@ use crate::upstream::{BrokenBody, UpstreamBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::cell::Cell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One request's account; closed when it is dropped, with the last byte of the response.
 #[derive(Debug)]
@@ -115,6 +116,8 @@ struct Relay {
     client: Arc<Client>,
     /// The instance was asked for more and had nothing.
     starved: bool,
+    /// The deadline of a call that has its connection for itself.
+    deadline: Option<Pin<Box<Sleep>>>,
     /// Dropped with the last byte.
     _refusal: Option<Refusal>,
 }
@@ -137,8 +140,17 @@ impl ResponseBody {
         refusal: Option<Refusal>,
     ) -> Self {
         let client = Arc::clone(client);
-        let relay = Relay { body, ticket: Some(ticket), outcome, client, starved: false, _refusal: refusal };
+        let ticket = Some(ticket);
+        let relay =
+            Relay { body, ticket, outcome, client, starved: false, deadline: None, _refusal: refusal };
         Self { content: Content::Relay(Box::new(relay)), exchange: None }
+    }
+
+    /// Has it break off then: HTTP/1.1 has no other end for what is not whole.
+    pub fn ends_by(&mut self, deadline: Instant) {
+        if let Content::Relay(relay) = &mut self.content {
+            relay.deadline = Some(Box::pin(sleep_until(deadline)));
+        }
     }
 
     /// The client has not taken it in time, or the instance has not sent it: the attempt is told, and no more of it comes.
@@ -158,6 +170,10 @@ impl ResponseBody {
 
 impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            self.finish(Outcome::Timeout);
+            return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));
+        }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.starved = frame.is_pending();
         if let Poll::Ready(Some(Ok(frame))) = &frame

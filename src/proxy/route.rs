@@ -4,6 +4,7 @@ use super::error::Fault;
 use super::headers::{Head, Heard, Spelled, Traits};
 use super::mirror::Copy;
 use super::relay::Exchange;
+use super::upload::Upload;
 use super::worker::Seat;
 use crate::cluster::{Booth, Cluster};
 use crate::net::field::{Field, tokens};
@@ -145,14 +146,15 @@ impl Way {
         Ok(())
     }
 
-    /// Sends the request that `copy` makes to the route's mirror, if it has one and chance wants it.
-    pub fn mirror(&self, exchange: &Exchange, copy: impl FnOnce() -> Option<Copy>) {
+    /// Sends the request that `copy` makes of the head, with the body of `upload`, to the route's mirror, if it has one
+    /// and chance wants it.
+    pub fn mirror(&self, exchange: &Exchange, upload: &Upload, copy: impl FnOnce() -> Option<Copy>) {
         let Some(mirror) = self.route().and_then(|route| route.mirror.as_ref()) else { return };
         let wanted = mirror.draws(&mut *exchange.worker.rng.borrow_mut());
         if let (true, Self::Routed(junction, _)) = (wanted, self)
             && let (Some(booth), Some(copy)) = (junction.booth(mirror.place), copy())
         {
-            copy.send(exchange, booth);
+            copy.send_with(upload, &exchange.worker, booth);
         }
     }
 

@@ -4,6 +4,8 @@ use super::client::{Client, Phase};
 use super::error::Fault;
 use super::transport::Transport;
 use bytes::{Buf, Bytes};
+use http::Method;
+use memchr::memchr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -81,6 +83,7 @@ impl ClientIo {
         let fault = match bytes.get(..12) {
             Some(b"HTTP/1.1 431") => Fault::HeadTooLarge,
             Some(b"HTTP/1.1 414") => Fault::TargetTooLong,
+            _ if is_of_another_version(&self.client.take_heard()) => Fault::Version,
             _ => Fault::Malformed,
         };
         let now = Instant::now();
@@ -131,6 +134,27 @@ impl ClientIo {
             }
         }
     }
+}
+
+/// Whether a head that was refused begins with a whole request line whose only fault is its version: one digit, a dot
+/// and another, and the first is not 1 (RFC 9112, section 2.3).
+fn is_of_another_version(head: &[u8]) -> bool {
+    let blank = head.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let line = head.get(blank..).unwrap_or_default();
+    let Some(line) = memchr(b'\n', line).and_then(|end| line.get(..end)?.strip_suffix(b"\r")) else {
+        return false;
+    };
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let number = version.strip_prefix(b"HTTP/");
+    let other = matches!(number, Some([major, b'.', minor])
+        if major.is_ascii_digit() && *major != b'1' && minor.is_ascii_digit());
+    let visible = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_graphic);
+    other && visible(target) && Method::from_bytes(method).is_ok()
 }
 
 impl AsyncRead for ClientIo {

@@ -33,6 +33,13 @@ impl Transport {
         matches!(self, Self::Tls(_))
     }
 
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     pub fn agreed(&self) -> Agreed {
         let Self::Tls(stream) = self else { return Agreed::Nothing };
         match stream.get_ref().1.alpn_protocol() {
@@ -45,11 +52,7 @@ impl Transport {
     /// Whether bytes have arrived since a read found none. The system itself is asked: the runtime may not have heard
     /// yet. Under TLS they may turn out to be no part of a request.
     pub fn has_unread(&self) -> bool {
-        let socket = match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
+        SockRef::from(self.socket()).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Ends a connection that is at rest. Under TLS the client is told that this is the end, and no attack (RFC 8446,

@@ -23,6 +23,16 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Frames below this many bytes are kept joined: a client may send its body byte by byte.
 const BLOCK: usize = 8 * 1024;
 
+/// Bytes of bodies that are kept, taken from what all requests share; given back on drop.
+#[derive(Debug)]
+pub(super) struct Charge {
+    shared: Arc<AtomicUsize>,
+    size: usize,
+}
+
+/// Who waits for a body to be whole: it gets a copy.
+type Wanted = Box<dyn FnOnce(Bytes, Charge)>;
+
 /// The client's body, shared by all attempts of one request. `None` inside: there is no body.
 #[derive(Debug)]
 pub(super) struct Upload(Option<Rc<RefCell<Source>>>);
@@ -36,7 +46,6 @@ pub(super) enum Inflow {
     Stream(Box<StreamBody>),
 }
 
-#[derive(Debug)]
 struct Source {
     incoming: Inflow,
     /// Whose turn it is: an abandoned attempt must not take bytes from its successor.
@@ -63,6 +72,7 @@ struct Source {
     waiting: Option<Waker>,
     /// What holds the current attempt back.
     gate: Option<Arc<Gate>>,
+    wanted: Option<Wanted>,
 }
 
 /// Part of a body, copied: what comes in would pin the whole of a read buffer.
@@ -221,6 +231,7 @@ impl Upload {
             broke_off: false,
             waiting: None,
             gate: None,
+            wanted: None,
         }))))
     }
 
@@ -280,15 +291,13 @@ impl Upload {
         source.starved.then_some(source.progress)
     }
 
-    /// All of it but trailers, if it came to its end and was kept.
-    pub fn whole(&self) -> Option<Bytes> {
-        let Some(source) = &self.0 else { return Some(Bytes::new()) };
-        let source = source.borrow();
-        let data = source.kept.iter().filter_map(|kept| match kept {
-            Kept::Data(data) => Some(&**data),
-            Kept::Trailers(_) => None,
-        });
-        (source.ended && !source.overflowed).then(|| data.collect::<Vec<_>>().concat().into())
+    /// Hands `wanted` a copy of all of it but trailers once its end is here: now, if there is none. Never, if it is not
+    /// kept as a whole, or if that copy were more than all requests together may keep.
+    pub fn when_whole(&self, wanted: impl FnOnce(Bytes, Charge) + 'static) {
+        match &self.0 {
+            None => wanted(Bytes::new(), Charge { shared: Arc::default(), size: 0 }),
+            Some(source) => source.borrow_mut().wanted = Some(Box::new(wanted)),
+        }
     }
 
     /// The client went away before the end.
@@ -327,22 +336,55 @@ impl Source {
 
     /// Takes so much from what all requests share; `false` if there is not enough.
     fn charge(&mut self, size: usize) -> bool {
-        let taken =
-            self.shared.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
-        if taken.is_ok() {
+        let taken = take(&self.shared, size);
+        if taken {
             self.charged += size;
         }
-        taken.is_ok()
+        taken
+    }
+
+    /// The end is here.
+    fn is_whole(&mut self) {
+        let Some(wanted) = self.wanted.take() else { return };
+        let size = self.kept_bytes;
+        if self.overflowed || !take(&self.shared, size) {
+            return;
+        }
+        let charge = Charge { shared: Arc::clone(&self.shared), size };
+        let data = self.kept.iter().filter_map(|kept| match kept {
+            Kept::Data(data) => Some(&**data),
+            Kept::Trailers(_) => None,
+        });
+        wanted(data.collect::<Vec<_>>().concat().into(), charge);
     }
 
     fn overflow(&mut self) {
         self.overflowed = true;
+        self.wanted = None;
         self.let_go();
     }
 
     fn let_go(&mut self) {
         self.kept = Vec::new();
         self.shared.fetch_add(std::mem::take(&mut self.charged), Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { attempt, kept_bytes, ended, .. } = self;
+        let mut shown = f.debug_struct("Source");
+        shown.field("attempt", attempt).field("kept_bytes", kept_bytes).field("ended", ended).finish()
+    }
+}
+
+fn take(shared: &AtomicUsize, size: usize) -> bool {
+    shared.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size)).is_ok()
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.shared.fetch_add(self.size, Ordering::Relaxed);
     }
 }
 
@@ -431,6 +473,9 @@ impl Body for RequestBody {
         // Nothing follows the trailers.
         source.ended = frame.as_ref().is_none_or(Frame::is_trailers) || source.incoming.is_end_stream();
         source.incoming.set_uploading(!source.ended);
+        if source.ended {
+            source.is_whole();
+        }
         Poll::Ready(frame.map(Ok))
     }
 }

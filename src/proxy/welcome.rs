@@ -6,6 +6,7 @@ use super::error::Fault;
 use super::transport::Transport;
 use super::worker::Seat;
 use crate::net::tls::server::TlsServer;
+use crate::policy::Protocol;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +47,13 @@ impl Doorman {
             return None;
         }
         let service = client.cluster.name();
-        match timeout(limits.head_timeout, self.tls.accept(stream)).await {
+        let handshake = async {
+            match client.cluster.settings.protocol {
+                Protocol::Http => self.tls.accept(stream).await,
+                Protocol::Tcp => self.tls.accept_bytes(stream).await,
+            }
+        };
+        match timeout(limits.head_timeout, handshake).await {
             Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(%service, peer = %client.peer, %error, "no TLS came about");
@@ -63,7 +70,7 @@ impl Doorman {
     async fn turn_away(&self, client: &Client, mut stream: TcpStream, first: u8) {
         let service = client.cluster.name();
         tracing::debug!(%service, peer = %client.peer, first, "no TLS");
-        if !first.is_ascii_uppercase() {
+        if !first.is_ascii_uppercase() || client.cluster.settings.protocol == Protocol::Tcp {
             return;
         }
         if !self.told.swap(true, Ordering::Relaxed) {

@@ -79,6 +79,8 @@ pub struct Worker {
     pub(super) rng: RefCell<SmallRng>,
     /// Room for heads that are being sent.
     scratch: RefCell<Vec<Vec<u8>>>,
+    /// Room for what an HTTP/2 connection writes in a turn.
+    pub(super) gathered: RefCell<Vec<u8>>,
     pub(super) tasks: LocalTasks,
     pub(super) alarm: Rc<Alarm>,
     clients: RefCell<HashMap<u64, Arc<Client>>>,
@@ -113,6 +115,7 @@ impl Worker {
             alarm: Alarm::new(tasks.clone()),
             rng: RefCell::new(rng),
             scratch: RefCell::default(),
+            gathered: RefCell::default(),
             tasks,
             clients: RefCell::default(),
             entering: Cell::new(0),

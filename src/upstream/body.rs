@@ -55,8 +55,11 @@ pub enum BrokenBody {
 
 impl UpstreamBody {
     /// Of a connection that is given back with its last byte.
-    pub(super) fn exclusive(lease: Lease, length: Length) -> Self {
-        Self(Kind::One(Exclusive::new(lease, length)))
+    ///
+    /// # Errors
+    /// If what is here of it begins as none.
+    pub(super) fn exclusive(lease: Lease, length: Length) -> Result<Self, Malformed> {
+        Ok(Self(Kind::One(Exclusive::new(lease, length)?)))
     }
 
     /// One that leaves HTTP behind: its connection was not given back.
@@ -83,17 +86,20 @@ impl UpstreamBody {
 }
 
 impl Exclusive {
-    fn new(lease: Lease, length: Length) -> Self {
-        let rest = match length {
+    fn new(lease: Lease, length: Length) -> Result<Self, Malformed> {
+        let mut rest = match length {
             Length::Known(length) => Rest::Known(length),
             Length::Chunked => Rest::Chunked(Chunks::default()),
             Length::UntilClose => Rest::UntilClose,
         };
+        if let Rest::Chunked(chunks) = &mut rest {
+            chunks.begin(&mut lease.line().borrow_mut().input)?;
+        }
         let mut body = Self { lease: Some(lease), rest };
         if matches!(body.rest, Rest::Known(0)) {
             body.ended();
         }
-        body
+        Ok(body)
     }
 
     fn ended(&mut self) {

@@ -48,6 +48,17 @@ impl Chunks {
         self.state == State::End
     }
 
+    /// Takes the first size off the front of `input`, if it is there: one that is none spoils the whole answer, of which
+    /// nothing was passed on yet.
+    pub fn begin(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
+        if self.state == State::Size
+            && let Some(size) = self.size(input)?
+        {
+            self.state = if size == 0 { State::Trailers } else { State::Bytes(size) };
+        }
+        Ok(())
+    }
+
     /// Takes the next piece off the front of `input`.
     pub fn take(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
         loop {

@@ -5,8 +5,8 @@ use super::socket::Socket;
 use super::{ConnectionSettings, SendError};
 use crate::model::Target;
 use crate::net::tls::{ServerName, TlsClient, TlsFailure};
-use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// Connects within the limit of the settings, the handshake of TLS included. `alpn` is offered instead of what the
@@ -16,11 +16,22 @@ pub(super) async fn connect(
     settings: &ConnectionSettings,
     alpn: Option<&'static [&'static [u8]]>,
 ) -> Result<Socket, SendError> {
-    let limit = settings.connect;
+    connect_within(settings.connect, target, settings, alpn, b"").await
+}
+
+async fn connect_within(
+    limit: Duration,
+    target: &Target,
+    settings: &ConnectionSettings,
+    alpn: Option<&'static [&'static [u8]]>,
+    ahead: &[u8],
+) -> Result<Socket, SendError> {
     let connecting = async {
-        let stream = TcpStream::connect(target.endpoint.addr).await.map_err(SendError::connect)?;
+        let mut stream = TcpStream::connect(target.endpoint.addr).await.map_err(SendError::connect)?;
         // Small requests must not wait for an acknowledgement (Nagle, RFC 896).
         stream.set_nodelay(true).map_err(SendError::connect)?;
+        // Fits into any socket's buffer.
+        stream.write_all(ahead).await.map_err(SendError::connect)?;
         match &settings.tls {
             None => Ok(Socket::Tcp(stream)),
             Some(tls) => secure(target, tls, alpn, stream).await,
@@ -66,16 +77,19 @@ pub(super) fn tell_trust(target: &Target) {
     }
 }
 
-/// Connects for bytes that are not HTTP, or gives up after `limit`.
+/// Connects for bytes that are not HTTP, or gives up after `limit`. `ahead` goes out first, before the handshake of TLS.
 ///
 /// # Errors
 /// Always of [`super::Stage::Connect`].
-pub async fn connect_plain(addr: SocketAddr, limit: Duration) -> Result<TcpStream, SendError> {
-    let stream = tokio::time::timeout(limit, TcpStream::connect(addr))
-        .await
-        .map_err(|_| SendError::connect(Cause::Timeout))?
-        .map_err(SendError::connect)?;
-    // Small requests must not wait for an acknowledgement (Nagle, RFC 896).
-    stream.set_nodelay(true).map_err(SendError::connect)?;
-    Ok(stream)
+pub async fn connect_for_bytes(
+    target: &Target,
+    settings: &ConnectionSettings,
+    limit: Duration,
+    ahead: &[u8],
+) -> Result<Socket, SendError> {
+    let socket = connect_within(limit, target, settings, Some(&[]), ahead).await?;
+    if socket.is_tls() {
+        tell_trust(target);
+    }
+    Ok(socket)
 }

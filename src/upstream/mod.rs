@@ -20,12 +20,13 @@ use crate::net::tls::TlsClient;
 use std::time::Duration;
 
 pub use body::{BrokenBody, UpstreamBody};
-pub use connect::connect_plain;
+pub use connect::connect_for_bytes;
 pub use error::{Cause, SendError, Stage};
 pub use exchange::{Reply, Sending};
 pub use head::{Fields, Head};
 pub use outgoing::Framing;
 pub use pool::Upstream;
+pub use socket::Socket;
 pub use tunnel::Tunnel;
 
 /// How long what is left of a request may stand still after its answer was complete.

@@ -108,9 +108,9 @@ impl Upstream {
             match opening {
                 Some(opening) => tokio::select! {
                     opened = opening.wait() => opened?,
-                    () = room.notified() => {}
+                    () = room.wait(*after > 0) => {}
                 },
-                None => room.notified().await,
+                None => room.wait(*after > 0).await,
             }
         }
     }

@@ -4,7 +4,7 @@ use super::connect::{connect, tell_distrust, tell_trust};
 use super::error::Cause;
 use super::exchange::{Reply, Sending, exchange};
 use super::h2::Links;
-use super::head::{Head, Length};
+use super::head::{Head, Length, Malformed};
 use super::multiplex::{self, Spoken};
 use super::outgoing::Outgoing;
 use super::socket::Socket;
@@ -233,12 +233,11 @@ impl Upstream {
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let length = head.body_length(ask.to_head).map_err(|malformed| SendError {
-            stage: Stage::Head,
-            reused: false,
-            heard: true,
-            source: malformed.into(),
-        })?;
+        let malformed = |why: Malformed| {
+            let source = why.into();
+            SendError { stage: Stage::Head, reused: false, heard: true, source }
+        };
+        let length = head.body_length(ask.to_head).map_err(malformed)?;
         let mut wire = line.borrow_mut();
         wire.keep = head.keeps_alive() && length != Length::UntilClose;
         if !outgoing.is_past_head(ask.head) {
@@ -263,8 +262,11 @@ impl Upstream {
         drop(wire);
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let lease = Lease { upstream: Rc::clone(self), target, line };
-        let body =
-            if switched { UpstreamBody::switched(lease) } else { UpstreamBody::exclusive(lease, length) };
+        let body = if switched {
+            UpstreamBody::switched(lease)
+        } else {
+            UpstreamBody::exclusive(lease, length).map_err(malformed)?
+        };
         Ok(Reply { head, body })
     }
 

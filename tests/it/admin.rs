@@ -95,6 +95,7 @@ impl Process {
             registrations: Vec::new(),
             clusters: self.clusters.clone(),
             entrances: Vec::new(),
+            ports: Vec::new(),
             events: self.events.clone(),
             started: Instant::now(),
             stopping: self.stopping.clone(),

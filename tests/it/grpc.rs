@@ -1,6 +1,7 @@
 //! What gRPC means by its fields: deadlines, statuses in head and trailers, answers of our own. Over HTTP/1.1, where a test
 //! sees every byte; frames are another matter.
 
+use crate::http2::peer::{Peer, whole};
 use crate::support::client::{Connection, Response};
 use crate::support::raw::{RawServer, Request, Step};
 use crate::support::{ByHand, Sidecar, facing};
@@ -211,4 +212,66 @@ async fn a_call_that_its_client_gives_up_ends_at_the_instance() {
     drop(client);
     assert!(instance.is_closed(SOON).await);
     assert_eq!(sidecar.metric("outrigger_upstream_attempts_total{outcome=\"abandoned\"}").await, 1.0);
+}
+
+/// A head and a message, and nothing more.
+const BEGUN: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTrailer: grpc-status\r\n\
+                     Transfer-Encoding: chunked\r\n\r\n5\r\n\0\0\0\0\0\r\n";
+
+#[tokio::test]
+async fn a_deadline_bounds_the_whole_call() {
+    let server = ByHand::start().await;
+    let sidecar = facing(server.addr(), "http = \"1\"\n").await;
+    // Over HTTP/1.1 there is no end but to break off.
+    let mut client = Connection::open(sidecar.service("web")).await.unwrap();
+    client.send(post("grpc-timeout: 600m\r\n")).await.unwrap();
+    let mut instance = server.accept().await;
+    instance.request().await.unwrap();
+    instance.send(BEGUN).await.unwrap();
+    let begun = Instant::now();
+    let head = client.head().await.unwrap();
+    assert!(client.body_of(head).await.is_err());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(instance.is_closed(SOON).await);
+    // Over HTTP/2 the status says it.
+    let mut peer = Peer::open(sidecar.service("web")).await;
+    let call = http::Request::post("http://peer.test/pkg.Service/Method")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "600m");
+    // The caller has not said all of it either.
+    let (answer, _send) = peer.begin(call.body(()).unwrap(), false).await;
+    let mut instance = server.accept().await;
+    instance.head().await.unwrap();
+    instance.send(BEGUN).await.unwrap();
+    let answer = timeout(SOON, async { whole(answer.await.unwrap()).await.unwrap() }).await.unwrap();
+    assert_eq!((answer.status, answer.body.len()), (200, 5));
+    assert_eq!(answer.trailers["grpc-status"], "4");
+    assert!(answer.trailers["grpc-message"].to_str().unwrap().starts_with("timeout: "));
+    assert!(instance.is_closed(SOON).await);
+    assert_eq!(sidecar.metric("outrigger_upstream_attempts_total{outcome=\"timeout\"}").await, 2.0);
+    // The connection goes on, and what ends in time is left alone.
+    let (answer, mut send) =
+        peer.begin(http::Request::post("http://peer.test/").body(()).unwrap(), false).await;
+    send.send_data("x".into(), true).unwrap();
+    let mut instance = server.accept().await;
+    instance.request().await.unwrap();
+    instance.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    assert_eq!(whole(answer.await.unwrap()).await.unwrap().text(), "ok");
+}
+
+#[tokio::test]
+async fn a_call_that_another_sidecars_instance_may_have_begun_is_not_made_again() {
+    let told = |code: &str| {
+        Step::send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: 14\r\n\
+             X-Outrigger-Error: {code}; service=web; known=1; usable=1\r\nContent-Length: 0\r\n\r\n"
+        ))
+    };
+    for (code, attempts) in [("upstream_reset", 1), ("no_usable_endpoint", 2), ("connect_failed", 2)] {
+        let servers = [RawServer::always(vec![told(code)]).await, RawServer::always(vec![told(code)]).await];
+        let sidecar = before(&servers.each_ref().map(RawServer::addr), "").await;
+        assert_eq!(status(&call(&sidecar, "").await), Some("14"), "{code}");
+        assert_eq!(servers.iter().map(|server| server.requests().len()).sum::<usize>(), attempts, "{code}");
+    }
 }

@@ -10,12 +10,15 @@ use crate::support::{ByHand, Instance, Sidecar, eventually, facing, pattern};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Request};
-use peer::{PREFACE, Peer, whole};
+use peer::{Frames, PREFACE, Peer, frame, get_block, whole};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::io::{AsyncReadExt, copy};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 const SHORT: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(5);
@@ -144,6 +147,45 @@ async fn bodies_and_trailers_pass_both_ways() {
     let answer = peer.ask(request, b"").await.unwrap();
     assert_eq!(answer.trailers.get("x-trailer").unwrap(), "done");
     assert_eq!(peer.get("/bytes/100000").await.unwrap().body, pattern::bytes(0..100_000));
+}
+
+#[tokio::test]
+async fn a_slow_client_gets_every_byte_of_all_its_streams() {
+    let instance = Instance::start("one").await;
+    let sidecar = facing(instance.addr(), "").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    let io = socket.connect(sidecar.service("web")).await.unwrap();
+    // More than all sockets in between hold, and the windows are no limit.
+    let (streams, length) = (16, 1 << 20);
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(length).initial_connection_window_size(streams * length);
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let (mut asked, mut answered) = tokio::io::split(far);
+    let (mut reads, mut writes) = io.into_split();
+    let mut between = JoinSet::new();
+    between.spawn(async move { while copy(&mut asked, &mut writes).await.is_ok_and(|bytes| bytes > 0) {} });
+    between.spawn(async move {
+        loop {
+            sleep(Duration::from_millis(50)).await;
+            let _ = copy(&mut (&mut reads).take(1 << 20), &mut answered).await;
+        }
+    });
+    let peer = Peer::over(near, &builder).await;
+    let answers = (0..streams).map(|stream| {
+        let mut peer = peer.send.clone();
+        async move {
+            let request = get(&format!("/bytes/{}", length + stream));
+            let answer = peer.send_request(request, true).unwrap().0.await.unwrap();
+            whole(answer).await.unwrap().body
+        }
+    });
+    let answers = timeout(Duration::from_secs(20), join_all(answers)).await.unwrap();
+    let whole = pattern::bytes(0..u64::from(length + streams));
+    for (body, length) in answers.iter().zip(length..) {
+        assert!(*body == whole[..length as usize], "{} of {length} bytes", body.len());
+    }
+    assert_eq!(answers.len(), streams as usize);
 }
 
 #[tokio::test]
@@ -294,6 +336,17 @@ async fn ambiguous_requests_are_refused_and_the_connection_goes_on() {
     }
     assert_eq!(peer.get("/").await.unwrap().text(), "ok");
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_fragment_of_a_path_reaches_nobody() {
+    let server = RawServer::always(vec![Step::ok("ok")]).await;
+    let sidecar = facing(server.addr(), "").await;
+    let mut frames = Frames::open(sidecar.service("web")).await;
+    // Not refused, as it is in HTTP/1.1: it is gone before anything of ours sees the path.
+    frames.send(&frame(1, 5, 1, &get_block("/a?b#c/../d"))).await;
+    assert!(frames.next_of(1).await.is_some());
+    assert_eq!(server.requests()[0].head.start, "GET /a?b HTTP/1.1");
 }
 
 #[tokio::test]

@@ -315,3 +315,148 @@ async fn a_changed_head_was_checked_as_it_came() {
         seen.head.fields.iter().any(|(name, value)| name.eq_ignore_ascii_case("host") && value == "inside")
     );
 }
+
+#[tokio::test]
+async fn a_shared_port_may_be_told_who_the_client_is() {
+    let server = ByHand::start().await;
+    let port = free_port();
+    let _sidecar = Sidecar::start(&format!(
+        "workers = 1\n[service.a]\nfrom = \"static://{}\"\n[listener.edge]\nport = {port}\n\
+         proxy_protocol.accept = true\n[[listener.edge.route]]\nto = \"a\"\n",
+        server.addr()
+    ))
+    .await;
+    let edge = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut client = Connection::open(edge).await.unwrap();
+    client.send("PROXY TCP4 10.1.2.3 127.0.0.1 1 2\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    let mut instance = server.accept().await;
+    let (head, _) = instance.request().await.unwrap();
+    assert_eq!(head.field("x-forwarded-for"), Some("10.1.2.3"));
+    // Who does not say so is refused.
+    let mut client = Connection::open(edge).await.unwrap();
+    let _ = client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert!(client.response().await.is_err());
+}
+
+#[tokio::test]
+async fn copies_go_out_beside_the_real_requests_and_within_what_may_be_kept() {
+    let (real, shadow) = (ByHand::start().await, ByHand::start().await);
+    let port = free_port();
+    let sidecar = Sidecar::start(&format!(
+        "workers = 1\n[limits]\nreplay_bytes = \"20KiB\"\n\
+         [service.real]\nfrom = \"static://{}\"\n[service.shadow]\nfrom = \"static://{}\"\n\
+         [listener.edge]\nport = {port}\n[[listener.edge.route]]\nto = \"real\"\nmirror = {{ to = \"shadow\" }}\n",
+        real.addr(),
+        shadow.addr()
+    ))
+    .await;
+    let edge = SocketAddr::from(([127, 0, 0, 1], port));
+    let ask = |size: usize| {
+        let request = Request::post("/").header("host", "h").body(client::full("x".repeat(size))).unwrap();
+        client::request(edge, request)
+    };
+    let serve = async |copied: Option<usize>| {
+        let mut instance = real.accept().await;
+        instance.request().await.unwrap();
+        // Before the real one has its answer.
+        match copied {
+            Some(size) => {
+                let mut copy = shadow.accept().await;
+                assert_eq!(copy.request().await.unwrap().1.len(), size);
+                copy.send("HTTP/1.1 204 No\r\nConnection: close\r\n\r\n").await.unwrap();
+            }
+            None => assert!(shadow.is_left_alone(Duration::from_millis(300)).await),
+        }
+        instance.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.unwrap();
+    };
+    // One of 12,000 bytes is kept for retries, but not twice; what was kept is given back each time.
+    for (size, copied) in
+        [(8000, Some(8000)), (12_000, None), (0, Some(0)), (8000, Some(8000)), (8000, Some(8000))]
+    {
+        let (answer, ()) = tokio::join!(ask(size), serve(copied));
+        assert_eq!(answer.unwrap().status, 200, "{size}");
+        eventually("the copy is over", SOON, async || {
+            let shadow = sidecar.api("/api/services/shadow").await;
+            (shadow["endpoints"][0]["in_flight"] == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn our_own_answers_stay_as_they_are() {
+    let gone = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let routes = "[[listener.edge.route]]\nto = \"a\"\n[listener.edge.route.response]\n\
+                  set_headers = { x-outrigger-error = \"none\", server = \"edge\" }\nremove_headers = [\"content-type\"]\n";
+    let (sidecar, edge) = start(&[("a", gone)], routes).await;
+    let answer = get(edge, "h", "/", &[]).await;
+    assert_eq!((answer.status, answer.header("server")), (502, None));
+    assert!(answer.header("x-outrigger-error").unwrap().starts_with("connect_failed"), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    drop(sidecar);
+}
+
+#[tokio::test]
+async fn the_admin_address_shows_the_routes_and_no_secrets() {
+    let gone = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let routes = "[[listener.edge.route]]\nhost = \"*.example.com\"\npath = \"/v1/\"\nmethod = \"GET\"\n\
+                  headers = { x-token = \"secret\" }\nto = { a = 9, b = 1 }\nsubset = { tag = \"v2\" }\nrewrite = \"/\"\n\
+                  set_headers = { authorization = \"secret\" }\nmirror = { to = \"b\", share = \"10%\" }\n\
+                  [listener.edge.route.response]\nremove_headers = [\"server\"]\n[[listener.edge.route]]\nto = \"b\"\n";
+    let (sidecar, edge) = start(&[("a", gone), ("b", gone)], routes).await;
+    let told = sidecar.api("/api/routes").await;
+    assert!(!told.to_string().contains("secret"), "{told}");
+    let listener = &told[0];
+    assert_eq!((&listener["name"], told.as_array().unwrap().len()), (&"edge".into(), 1));
+    assert_eq!(listener["listen"][0], edge.to_string());
+    let nothing = serde_json::json!({ "set_headers": [], "add_headers": [], "remove_headers": [] });
+    let first = serde_json::json!({
+        "host": ["*.example.com"], "path": "/v1", "method": ["GET"], "headers": ["x-token"],
+        "to": [
+            { "service": "a", "subset": { "tag": "v2" }, "weight": 9 },
+            { "service": "b", "subset": { "tag": "v2" }, "weight": 1 },
+        ],
+        "rewrite": "/",
+        "request": { "set_headers": ["authorization"], "add_headers": [], "remove_headers": [] },
+        "response": { "set_headers": [], "add_headers": [], "remove_headers": ["server"] },
+        "mirror": { "to": "b", "share": 0.1 },
+    });
+    assert_eq!(listener["routes"][0], first);
+    let second = &listener["routes"][1];
+    assert_eq!((&second["response"], &second["to"][0]["service"]), (&nothing, &"b".into()));
+}
+
+#[tokio::test]
+async fn a_subset_whose_instance_waits_for_its_first_check_is_used() {
+    let old = Instance::start("old").await;
+    let new = RawServer::start(|request| {
+        let checked = request.head.start.starts_with("GET /health ");
+        vec![if checked { Step::Hang } else { Step::ok("new") }]
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "endpoints = [\"{}\", {{ addr = \"{}\", meta = {{ version = \"2\" }} }}]",
+        old.addr(),
+        new.addr()
+    );
+    std::fs::write(folder.path().join("web.toml"), text).unwrap();
+    let port = free_port();
+    let config = format!(
+        "[service.web]\nfrom = \"file:web.toml\"\nhealth = {{ http = \"/health\", timeout = \"20s\", interval = \"20s\" }}\n\
+         [listener.edge]\nport = {port}\n[[listener.edge.route]]\npath = \"/two\"\nto = \"web\"\nsubset = {{ version = \"2\" }}\n\
+         [[listener.edge.route]]\nto = \"web\"\n"
+    );
+    let sidecar = Sidecar::launch_in(folder, &config, |_| {}).await;
+    let edge = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("one is proven and the other is not", SOON, async || {
+        let states = sidecar.states("web").await;
+        let is = |state: &str| states.iter().any(|(_, one)| one == state);
+        (is("usable") && is("unproven")).then_some(())
+    })
+    .await;
+    for _ in 0..4 {
+        assert_eq!(get(edge, "h", "/two", &[]).await.text(), "new");
+        assert_eq!(get(edge, "h", "/", &[]).await.instance(), "old");
+    }
+}

@@ -1,15 +1,19 @@
 //! Services of TCP: a pick for each connection, bytes both ways.
 
+use crate::health_tls::authority::{Authority, Signed};
 use crate::support::client::Connection;
 use crate::support::raw::FullQueue;
 use crate::support::{ByHand, Instance, Sidecar, eventually, facing, free_port, pattern};
+use outrigger::net::tls::{authorities, certificates, private_key};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const SHORT: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(5);
@@ -393,4 +397,107 @@ async fn curl_and_openssl_talk_through_it() {
     server.wait().unwrap();
     let said = String::from_utf8_lossy(&said.stdout);
     assert!(said.contains("CN = the-instance") && said.contains("HTTP/1.0 200"), "{said}");
+}
+
+/// Both sides of a service whose app and whose instance speak TLS.
+const OVER_TLS: &str = "IP:127.0.0.1,DNS:db.test";
+
+#[tokio::test]
+async fn tls_ends_at_the_listener_and_begins_anew_to_the_instance() {
+    let authority = Authority::new("ours");
+    let signed = authority.sign("db", OVER_TLS);
+    let server = ByHand::start().await;
+    let tls = format!(
+        "tls.ca_cert = \"{}\"\nproxy_protocol.send = \"v1\"\n[service.web.listen_tls]\ncert = \"{}\"\nkey = \"{}\"\n",
+        authority.cert().display(),
+        signed.cert.display(),
+        signed.key.display()
+    );
+    let sidecar = facing(server.addr(), &format!("{TCP}{tls}")).await;
+    let acceptor = acceptor(&signed);
+    let to = sidecar.service("web");
+    let client = async {
+        // What it offers means nothing to bytes.
+        let stream = TcpStream::connect(to).await.unwrap();
+        connector(&authority).connect("db.test".try_into().unwrap(), stream).await.unwrap()
+    };
+    let instance = async {
+        let mut stream = server.accept().await.into_stream();
+        let mut ahead = Vec::new();
+        while !ahead.ends_with(b"\r\n") {
+            ahead.push(stream.read_u8().await.unwrap());
+        }
+        assert!(ahead.starts_with(b"PROXY TCP4 127.0.0.1 127.0.0.1 "), "{}", String::from_utf8_lossy(&ahead));
+        acceptor.accept(stream).await.unwrap()
+    };
+    let (mut client, mut instance) = timeout(SOON, async { tokio::join!(client, instance) }).await.unwrap();
+    assert_eq!(client.get_ref().1.alpn_protocol(), None);
+    instance.write_all(b"220 ready\r\n").await.unwrap();
+    let mut said = [0; 11];
+    client.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"220 ready\r\n");
+    // Much, which neither side takes at once; then each direction ends by itself.
+    let large = pattern::bytes(0..4 << 20);
+    let up = async {
+        client.write_all(&large).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).await.unwrap();
+        back
+    };
+    let down = async {
+        let mut came = Vec::new();
+        instance.read_to_end(&mut came).await.unwrap();
+        assert!(came == large);
+        instance.write_all(&large).await.unwrap();
+        instance.shutdown().await.unwrap();
+    };
+    let (back, ()) = timeout(2 * SOON, async { tokio::join!(up, down) }).await.unwrap();
+    assert!(back == large);
+    all_is_over(&sidecar).await;
+    // Who speaks no TLS gets nothing, and no instance hears of it.
+    let mut plain = open(&sidecar).await;
+    plain.send("HELO there\r\n").await.unwrap();
+    assert!(plain.is_closed(SOON).await);
+    assert!(server.is_left_alone(SHORT).await);
+}
+
+#[tokio::test]
+async fn an_instance_whose_certificate_is_for_somebody_else_is_no_instance() {
+    let authority = Authority::new("ours");
+    let server = ByHand::start().await;
+    let ca = authority.cert();
+    let tls = format!("tls = {{ ca_cert = \"{}\", server_name = \"other.test\" }}\n", ca.display());
+    let sidecar = facing(server.addr(), &format!("{TCP}{tls}")).await;
+    let acceptor = acceptor(&authority.sign("db", OVER_TLS));
+    let refusing = async {
+        let stream = server.accept().await.into_stream();
+        assert!(acceptor.accept(stream).await.is_err());
+    };
+    let (refused, ()) = tokio::join!(is_refused(&sidecar), refusing);
+    assert!(refused);
+    assert_eq!(sidecar.metric("outrigger_requests_total{service=\"web\",code=\"502\"}").await, 1.0);
+    assert!(sidecar.log().contains("an instance cannot be used over TLS"));
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn acceptor(signed: &Signed) -> TlsAcceptor {
+    let (chain, key) = (certificates(&signed.cert).unwrap(), private_key(&signed.key).unwrap());
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let config = builder.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn connector(authority: &Authority) -> TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(authorities(&authority.cert()).unwrap());
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    TlsConnector::from(Arc::new(config))
 }

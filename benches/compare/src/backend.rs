@@ -2,10 +2,13 @@
 
 use crate::Outcome;
 use crate::poll::{Interest, Poll};
+use crate::wire::Wire;
 use memchr::memmem;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use rustls::ServerConfig;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 /// A head that is longer than this is none.
 const LONGEST_HEAD: usize = 64 * 1024;
@@ -17,7 +20,7 @@ pub const MIRROR: &str = "/head";
 pub const SIZES: [(&str, usize); 3] = [("/100", 100), ("/10k", 10 * 1024), ("/1m", 1024 * 1024)];
 
 struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     /// The beginning of a head whose end has not come yet.
     head: Vec<u8>,
     /// Which answer is being written, and how much of it is out.
@@ -25,7 +28,7 @@ struct Connection {
 }
 
 /// Serves at all these addresses until the process is ended; says "ready" when it listens.
-pub fn serve(addrs: &[SocketAddr]) -> Outcome<()> {
+pub fn serve(addrs: &[SocketAddr], tls: Option<&Arc<ServerConfig>>) -> Outcome<()> {
     let answers: Vec<Vec<u8>> = SIZES.iter().map(|(_, length)| answer(*length)).collect();
     let mut poll = Poll::new()?;
     let mut listeners: Vec<Option<TcpListener>> = Vec::new();
@@ -42,7 +45,7 @@ pub fn serve(addrs: &[SocketAddr]) -> Outcome<()> {
         poll.wait(None, &mut ready)?;
         for &token in &ready {
             if let Some(Some(listener)) = listeners.get(token) {
-                accept(listener, &poll, &mut connections)?;
+                accept(listener, tls, &poll, &mut connections)?;
             } else if let Some(slot) = connections.get_mut(token)
                 && let Some(connection) = slot
                 && !step(connection, token, &poll, &answers, &mut buffer)?
@@ -75,7 +78,12 @@ pub fn put<T>(slots: &mut Vec<Option<T>>, at: usize, value: T) {
     }
 }
 
-fn accept(listener: &TcpListener, poll: &Poll, connections: &mut Vec<Option<Connection>>) -> Outcome<()> {
+fn accept(
+    listener: &TcpListener,
+    tls: Option<&Arc<ServerConfig>>,
+    poll: &Poll,
+    connections: &mut Vec<Option<Connection>>,
+) -> Outcome<()> {
     loop {
         let (stream, peer) = match listener.accept() {
             Ok(accepted) => accepted,
@@ -87,11 +95,10 @@ fn accept(listener: &TcpListener, poll: &Poll, connections: &mut Vec<Option<Conn
         if !peer.ip().is_loopback() {
             continue;
         }
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let token = stream.as_raw_fd() as usize;
-        poll.add(&stream, token, Interest::Read)?;
-        put(connections, token, Connection { stream, head: Vec::new(), writing: None });
+        let wire = Wire::accepted(stream, tls)?;
+        let token = wire.socket().as_raw_fd() as usize;
+        poll.add(wire.socket(), token, Interest::Read)?;
+        put(connections, token, Connection { wire, head: Vec::new(), writing: None });
     }
 }
 
@@ -108,11 +115,11 @@ fn step(
             return Ok(false);
         }
         if c.writing.is_none() {
-            poll.change(&c.stream, token, Interest::Read)?;
+            poll.change(c.wire.socket(), token, Interest::Read)?;
         }
         return Ok(true);
     }
-    let read = match c.stream.read(buffer) {
+    let read = match c.wire.read(buffer) {
         Ok(0) => return Ok(false),
         Ok(read) => read,
         Err(error) => return Ok(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)),
@@ -136,7 +143,7 @@ fn step(
         let mut mirrored = head(whole.len());
         mirrored.extend_from_slice(whole);
         c.head.clear();
-        return Ok(c.stream.write_all(&mirrored).is_ok());
+        return Ok(c.wire.write(&mirrored).is_ok_and(|written| written == mirrored.len()));
     }
     let which = SIZES.iter().position(|(name, _)| path == name.as_bytes()).unwrap_or(0);
     c.head.clear();
@@ -145,7 +152,7 @@ fn step(
         return Ok(false);
     }
     if c.writing.is_some() {
-        poll.change(&c.stream, token, Interest::Write)?;
+        poll.change(c.wire.socket(), token, Interest::Write)?;
     }
     Ok(true)
 }
@@ -154,8 +161,9 @@ fn step(
 fn write(c: &mut Connection, answers: &[Vec<u8>]) -> bool {
     while let Some((which, at)) = c.writing {
         let Some(rest) = answers.get(which).and_then(|answer| answer.get(at..)) else { return false };
-        match c.stream.write(rest) {
-            Ok(written) if written == rest.len() => c.writing = None,
+        let written = if rest.is_empty() { c.wire.flush().map(|()| 0) } else { c.wire.write(rest) };
+        match written {
+            Ok(_) if rest.is_empty() => c.writing = None,
             Ok(written) => c.writing = Some((which, at + written)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -2,14 +2,17 @@
 
 use crate::Outcome;
 use crate::poll::{Interest, Poll};
+use crate::wire::Wire;
 use memchr::memmem;
+use rustls::ClientConfig;
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// No byte for so long is a failure.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// When a burst ends; what has been asked by then is still answered and counted.
 #[derive(Clone, Copy)]
@@ -24,12 +27,15 @@ pub struct Client {
     /// Those without a request under way; the one that has waited longest is next.
     idle: VecDeque<usize>,
     buffer: Vec<u8>,
+    tls: Option<Arc<ClientConfig>>,
+    /// Each request opens a connection of its own, and closes it after the answer.
+    fresh: bool,
     /// Connections that the other side had closed and that were opened again.
     pub reopened: usize,
 }
 
 struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     to: SocketAddr,
     /// The beginning of a head whose end has not come yet.
     head: Vec<u8>,
@@ -51,36 +57,42 @@ pub fn request(path: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-fn open(to: SocketAddr) -> Outcome<TcpStream> {
-    let stream = TcpStream::connect(to)?;
-    stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 impl Client {
     /// Opens `count` connections, spread over the addresses in turn.
     pub fn connect(to: &[SocketAddr], count: usize) -> Outcome<Self> {
+        Self::secured(to, count, None)
+    }
+
+    /// As [`Self::connect`], with TLS.
+    pub fn secured(to: &[SocketAddr], count: usize, tls: Option<Arc<ClientConfig>>) -> Outcome<Self> {
         let mut client = Self {
             poll: Poll::new()?,
             connections: Vec::with_capacity(count),
             idle: VecDeque::new(),
             buffer: vec![0; 256 * 1024],
+            tls,
+            fresh: false,
             reopened: 0,
         };
         client.grow(to, count)?;
         Ok(client)
     }
 
+    /// From now on each request has a connection of its own.
+    #[must_use]
+    pub fn anew(self) -> Self {
+        Self { fresh: true, ..self }
+    }
+
     /// Opens more connections, up to `count` in all.
     pub fn grow(&mut self, to: &[SocketAddr], count: usize) -> Outcome<()> {
         for to in to.iter().cycle().take(count.saturating_sub(self.connections.len())) {
             let token = self.connections.len();
-            let stream = open(*to)?;
-            self.poll.add(&stream, token, Interest::Read)?;
+            let wire = Wire::connect(*to, self.tls.as_ref())?;
+            self.poll.add(wire.socket(), token, Interest::Read)?;
             let due = Instant::now();
             self.connections.push(Connection {
-                stream,
+                wire,
                 to: *to,
                 head: Vec::new(),
                 left: None,
@@ -176,8 +188,13 @@ impl Client {
 
     fn send(&mut self, token: usize, request: &[u8], due: Instant) -> Outcome<()> {
         let Some(c) = self.connections.get_mut(token) else { return Err("no such connection".into()) };
+        if self.fresh {
+            c.wire.part();
+            c.wire = Wire::connect(c.to, self.tls.as_ref())?;
+            self.poll.add(c.wire.socket(), token, Interest::Read)?;
+        }
         (c.busy, c.due, c.left) = (true, due, None);
-        match c.stream.write(request) {
+        match c.wire.write(request) {
             Ok(written) if written == request.len() => Ok(()),
             Ok(_) => Err("a request did not fit into an empty socket".into()),
             // It was closed while it was idle; the next read says so too, and it is opened again then.
@@ -190,7 +207,7 @@ impl Client {
 
     fn read(&mut self, token: usize) -> Outcome<Progress> {
         let Some(c) = self.connections.get_mut(token) else { return Ok(Progress::More) };
-        let read = match c.stream.read(&mut self.buffer) {
+        let read = match c.wire.read(&mut self.buffer) {
             Ok(0) => 0,
             Ok(read) => read,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
@@ -240,9 +257,9 @@ impl Client {
     fn reopen(&mut self, token: usize, request: &[u8]) -> Outcome<()> {
         let Some(c) = self.connections.get_mut(token) else { return Ok(()) };
         self.reopened += 1;
-        c.stream = open(c.to)?;
+        c.wire = Wire::connect(c.to, self.tls.as_ref())?;
         c.head.clear();
-        self.poll.add(&c.stream, token, Interest::Read)?;
+        self.poll.add(c.wire.socket(), token, Interest::Read)?;
         let (busy, due) = (c.busy, c.due);
         if busy { self.send(token, request, due) } else { Ok(()) }
     }

@@ -3,9 +3,9 @@
 use crate::Outcome;
 use crate::backend::SIZES;
 use crate::bench::Bench;
-use crate::client::{Client, request};
+use crate::client::Client;
 use crate::lane::{Lane, cpu_rounds};
-use crate::proxies::Kind;
+use crate::proxies::{Kind, Proxy};
 use crate::report::{AtMost, Report, plain};
 use crate::statistics::Median;
 use std::time::Duration;
@@ -13,12 +13,19 @@ use std::time::Duration;
 const BURST: Duration = Duration::from_millis(200);
 const CONNECTIONS: usize = 64;
 
-/// Size, its name, the target against HAProxy and nginx, and the one against Envoy.
-const TARGETS: [(&str, &str, f64, Option<f64>); 3] = [
-    ("cpu-100", "100 B", 0.95, Some(0.30)),
-    ("cpu-10k", "10 KB", 0.95, None),
-    ("cpu-1m", "1 MB", 0.70, None),
+/// By size: the figure, its name, and the targets.
+const TARGETS: [(&str, &str, Targets); 3] = [
+    ("cpu-100", "100 B", Targets { peers: Some(0.95), envoy: Some(0.30) }),
+    ("cpu-10k", "10 KB", Targets { peers: Some(0.95), envoy: None }),
+    ("cpu-1m", "1 MB", Targets { peers: Some(0.70), envoy: None }),
 ];
+
+/// What a ratio is to be at most: against HAProxy and nginx, and against Envoy.
+#[derive(Clone, Copy, Default)]
+pub struct Targets {
+    peers: Option<f64>,
+    envoy: Option<f64>,
+}
 
 pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
     let starts = bench.rounds_by_start();
@@ -46,28 +53,26 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
         }
         for (samples, (path, _)) in by_size.iter_mut().zip(SIZES) {
             eprintln!("compare: CPU per request, {path}, {rounds} rounds");
-            let fresh = cpu_rounds(&mut lanes, &request(path), rounds, BURST, bench.clock)?;
+            let fresh = cpu_rounds(&mut lanes, path, rounds, BURST, bench.clock)?;
             samples.iter_mut().zip(fresh).for_each(|(all, fresh)| all.extend(fresh));
         }
         reopened(&lanes, report);
     }
-    for (samples, target) in by_size.iter().zip(TARGETS) {
-        tell(bench, samples, target, report);
+    for (samples, (figure, size, targets)) in by_size.iter().zip(TARGETS) {
+        tell(&bench.proxies, samples, (figure, size, targets), report);
     }
     Ok(())
 }
 
 /// The table, the bars and the targets of one size.
-fn tell(
-    bench: &Bench,
+pub fn tell(
+    proxies: &[Proxy],
     samples: &[Vec<f64>],
-    (figure, size, target, envoy): (&'static str, &str, f64, Option<f64>),
+    (figure, size, targets): (&'static str, &str, Targets),
     report: &mut Report,
 ) {
-    let of =
-        |kind: Kind| bench.proxies.iter().position(|one| one.kind == kind).and_then(|at| samples.get(at));
-    let peers: Vec<_> = bench
-        .proxies
+    let of = |kind: Kind| proxies.iter().position(|one| one.kind == kind).and_then(|at| samples.get(at));
+    let peers: Vec<_> = proxies
         .iter()
         .zip(samples)
         .filter(|(one, _)| !matches!(one.kind, Kind::Outrigger | Kind::Relay))
@@ -75,7 +80,7 @@ fn tell(
     let mut head = vec![size.to_owned(), "µs per request".to_owned()];
     head.extend(peers.iter().map(|(peer, _)| format!("× {}", peer.name)));
     let mut rows = Vec::new();
-    for (one, own) in bench.proxies.iter().zip(samples) {
+    for (one, own) in proxies.iter().zip(samples) {
         let mut row = vec![one.name.clone(), plain(Median::of(own), 1)];
         row.extend(peers.iter().map(|(_, anchor)| plain(Median::of_ratios(own, anchor), 2)));
         rows.push(row);
@@ -86,8 +91,8 @@ fn tell(
     report.table(&head, &rows);
     for (peer, anchor) in peers {
         let target = match peer.kind {
-            Kind::Haproxy | Kind::Nginx => Some(target),
-            Kind::Envoy => envoy,
+            Kind::Haproxy | Kind::Nginx => targets.peers,
+            Kind::Envoy => targets.envoy,
             _ => None,
         };
         let ratio = of(Kind::Outrigger).and_then(|own| Median::of_ratios(own, anchor));

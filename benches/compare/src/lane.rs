@@ -1,23 +1,45 @@
 //! Proxies that run side by side and take turns: the paired method.
 
 use crate::Outcome;
-use crate::client::{Client, Until};
+use crate::backend::SIZES;
+use crate::client::{Client, Until, request};
+use crate::http2::Http2;
 use crate::process::{Clock, Running};
 use std::time::Duration;
 
 /// A proxy that runs, with its client connections. Several lanes may be connections to one proxy.
-pub struct Lane<'a> {
+pub struct Lane<'a, L = Client> {
     pub name: String,
     pub running: Option<&'a Running>,
-    pub client: Client,
+    pub client: L,
     /// Requests under way at once.
     pub in_flight: usize,
 }
 
+/// A client that asks for the same again and again.
+pub trait Load {
+    /// Keeps `in_flight` requests under way; returns how many were answered.
+    fn burst(&mut self, path: &str, in_flight: usize, until: Until) -> Outcome<usize>;
+}
+
+impl Load for Client {
+    fn burst(&mut self, path: &str, in_flight: usize, until: Until) -> Outcome<usize> {
+        self.burst(&request(path), in_flight, until)
+    }
+}
+
+impl Load for Http2 {
+    /// On each stream, which are as many as were opened.
+    fn burst(&mut self, path: &str, _: usize, until: Until) -> Outcome<usize> {
+        let length = SIZES.iter().find(|(name, _)| *name == path).map(|(_, length)| *length);
+        self.burst(path, length, until)
+    }
+}
+
 /// The CPU time per request of each lane, in microseconds, round by round.
-pub fn cpu_rounds(
-    lanes: &mut [Lane<'_>],
-    request: &[u8],
+pub fn cpu_rounds<L: Load>(
+    lanes: &mut [Lane<'_, L>],
+    path: &str,
     rounds: usize,
     length: Duration,
     clock: Clock,
@@ -30,9 +52,7 @@ pub fn cpu_rounds(
             };
             let Some(running) = lane.running else { continue };
             let before = running.cpu(clock)?;
-            let answered = lane
-                .client
-                .burst(request, lane.in_flight, Until::Over(length))
+            let answered = Load::burst(&mut lane.client, path, lane.in_flight, Until::Over(length))
                 .map_err(|error| format!("{}: {error}", lane.name))?;
             let spent = running.cpu(clock)?.saturating_sub(before);
             if round >= WARM_UP && answered > 0 {

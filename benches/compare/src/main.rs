@@ -4,6 +4,8 @@ mod backend;
 mod bench;
 mod client;
 mod cpu;
+mod frame;
+mod http2;
 mod lane;
 mod latency;
 mod memory;
@@ -12,6 +14,7 @@ mod options;
 mod picture;
 mod poll;
 mod process;
+mod protocols;
 mod proxies;
 mod relay;
 mod report;
@@ -20,6 +23,7 @@ mod startup;
 mod statistics;
 mod template;
 mod throughput;
+mod wire;
 
 use bench::Bench;
 use options::{Options, Part};
@@ -34,7 +38,8 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
     let outcome = match arguments.peek().map(String::as_str) {
-        Some("backend") => addrs(arguments.skip(1)).and_then(|addrs| backend::serve(&addrs)),
+        Some("backend") => addrs(arguments.skip(1)).and_then(|addrs| backend::serve(&addrs, None)),
+        Some("backend-tls") => tls_backend(arguments.skip(1)),
         Some("relay") => addrs(arguments.skip(1)).and_then(|addrs| {
             let (own, backends) = addrs.split_first().ok_or("no address")?;
             relay::serve(*own, backends)
@@ -58,6 +63,14 @@ fn addrs(arguments: impl Iterator<Item = String>) -> Outcome<Vec<SocketAddr>> {
     Ok(arguments.map(|argument| argument.parse()).collect::<Result<_, _>>()?)
 }
 
+/// `CERTIFICATE KEY ADDR...`
+fn tls_backend(mut arguments: impl Iterator<Item = String>) -> Outcome<()> {
+    let mut file = || arguments.next().map(std::path::PathBuf::from).ok_or("no certificate");
+    let (certificate, key) = (file()?, file()?);
+    let certificate = wire::Certificate { both: certificate.clone(), certificate, key };
+    backend::serve(&addrs(arguments)?, Some(&certificate.server()?))
+}
+
 fn compare(options: Options) -> Outcome<()> {
     if std::thread::available_parallelism().map_or(1, NonZero::get) < 2 {
         return Err("two CPUs are needed: one for the proxy, one for the load".into());
@@ -72,6 +85,12 @@ fn compare(options: Options) -> Outcome<()> {
     let mut report = Report::default();
     if bench.options.wants(Part::Cpu) {
         cpu::measure(&bench, &mut report)?;
+    }
+    if bench.options.wants(Part::Http2) {
+        protocols::http2(&bench, &mut report)?;
+    }
+    if bench.options.wants(Part::Tls) {
+        protocols::tls(&bench, &mut report)?;
     }
     if bench.options.wants(Part::Latency) {
         latency::measure(&bench, &mut report)?;
@@ -105,7 +124,7 @@ fn preface(bench: &Bench) -> String {
         .map(|proxy| format!("{} {}", proxy.kind.text(), proxy.version))
         .collect();
     format!(
-        "{}. Each proxy with one worker on CPU {}, client and instances on CPU {}. CPU time from {}. HTTP/1.1.",
+        "{}. Each proxy with one worker on CPU {}, client and instances on CPU {}. CPU time from {}. HTTP/1.1 where nothing else is said.",
         versions.join(", "),
         process::PROXY_CPU,
         process::LOAD_CPU,

@@ -12,14 +12,18 @@ Measures Outrigger beside HAProxy, nginx, Envoy and a plain relay, on this machi
   benches/compare/run [OPTIONS]
 
   --rounds N      rounds of the paired parts (default 40; fewer than 40 cannot confirm a target)
-  --quick         6 rounds and a smaller scale part, in about 90 s: shows that it works, proves nothing
-  --only A,B      only these parts: cpu, latency, rps, memory, startup, scale
+  --quick         6 rounds and a smaller scale part, in about 2 minutes: shows that it works, proves nothing
+  --only A,B      only these parts: cpu, h2, tls, latency, rps, memory, startup, scale
   --help
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
     Cpu,
+    /// HTTP/2 with clients, with and without TLS.
+    Http2,
+    /// TLS with HTTP/1.1, on either side.
+    Tls,
     Latency,
     Rps,
     Memory,
@@ -28,8 +32,10 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [(&str, Self); 6] = [
+    pub const ALL: [(&str, Self); 8] = [
         ("cpu", Self::Cpu),
+        ("h2", Self::Http2),
+        ("tls", Self::Tls),
         ("latency", Self::Latency),
         ("rps", Self::Rps),
         ("memory", Self::Memory),

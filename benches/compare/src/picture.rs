@@ -17,12 +17,31 @@ struct Picture {
     digits: usize,
 }
 
-const PICTURES: [Picture; 3] = [
+const PICTURES: [Picture; 4] = [
     Picture {
         file: "cpu.svg",
         title: "CPU time per request",
         note: "HAProxy = 1; less is better. Medians of paired ratios, one worker, 64 connections.",
         groups: &[("cpu-100", "100 B"), ("cpu-10k", "10 KB"), ("cpu-1m", "1 MB")],
+        unit: "",
+        digits: 2,
+    },
+    Picture {
+        file: "protocols.svg",
+        title: "CPU time with HTTP/2 and TLS",
+        note: "HAProxy = 1; less is better. Medians of paired ratios, one worker. HTTP/2: 4 connections with 16 streams.",
+        groups: &[
+            ("h2-100", "HTTP/2, 100 B"),
+            ("h2-10k", "HTTP/2, 10 KB"),
+            ("h2-tls-100", "HTTP/2 over TLS, 100 B"),
+            ("h2-tls-10k", "HTTP/2 over TLS, 10 KB"),
+            ("tls-100", "HTTPS, 100 B"),
+            ("tls-10k", "HTTPS, 10 KB"),
+            ("tls-1m", "HTTPS, 1 MB"),
+            ("tls-new", "HTTPS, a new connection with a request"),
+            ("tls-instances-100", "TLS with the instances, 100 B"),
+            ("tls-instances-1m", "TLS with the instances, 1 MB"),
+        ],
         unit: "",
         digits: 2,
     },

@@ -2,9 +2,11 @@
 
 use crate::Outcome;
 use crate::client::{Client, Until, request};
+use crate::http2::Http2;
 use crate::net::{free_port, local};
 use crate::process::{PROXY_CPU, Running, file_limit};
 use crate::template::{Values, fill};
+use crate::wire::{Certificate, Offer};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -68,19 +70,44 @@ pub struct Setup {
     /// Client and upstream connections that it must be able to hold.
     pub connections: usize,
     pub check_interval: u32,
+    /// For services with TLS on either side.
+    pub certificate: Option<Certificate>,
 }
 
 #[derive(Clone)]
 pub struct Service {
     pub port: u16,
     pub instances: Vec<SocketAddr>,
+    pub front: Front,
+    /// Its instances speak TLS.
+    pub tls_instances: bool,
+}
+
+/// What is spoken to clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Front {
+    Plain,
+    /// HTTP/2 by prior knowledge.
+    Http2,
+    /// TLS; with HTTP/2 or HTTP/1.1, as the client likes.
+    Tls,
 }
 
 impl Setup {
     /// One service, and room for what the ordinary parts open.
     pub fn one(instances: &[SocketAddr]) -> Outcome<Self> {
-        let services = vec![Service { port: free_port()?, instances: instances.to_vec() }];
-        Ok(Self { services, workers: 1, connections: 8_192, check_interval: 10 })
+        Self::of(&[(Front::Plain, instances, false)], None)
+    }
+
+    /// As [`Self::one`] with several services: what they speak to clients, their instances, and whether these speak TLS.
+    pub fn of(services: &[(Front, &[SocketAddr], bool)], certificate: Option<&Certificate>) -> Outcome<Self> {
+        let service = |(front, instances, tls_instances): &(Front, &[SocketAddr], bool)| {
+            let (instances, tls_instances) = (instances.to_vec(), *tls_instances);
+            Ok(Service { port: free_port()?, instances, front: *front, tls_instances })
+        };
+        let services = services.iter().map(service).collect::<Outcome<_>>()?;
+        let certificate = certificate.cloned();
+        Ok(Self { services, workers: 1, connections: 8_192, check_interval: 10, certificate })
     }
 
     pub fn addrs(&self) -> Vec<SocketAddr> {
@@ -193,8 +220,8 @@ impl Proxy {
         let log = self.log(folder);
         let mut running = Running::start(PROXY_CPU, &command, &log)?;
         let begun = Instant::now();
-        for addr in setup.addrs() {
-            while !answers(addr) {
+        for service in &setup.services {
+            while !answers(service, setup.certificate.as_ref()) {
                 if !running.alive() || begun.elapsed() > PATIENCE {
                     return Err(format!("{} does not serve; see {}", self.name, log.display()).into());
                 }
@@ -206,8 +233,18 @@ impl Proxy {
     }
 }
 
-fn answers(addr: SocketAddr) -> bool {
-    Client::connect(&[addr], 1).and_then(|mut c| c.burst(&request("/100"), 1, Until::Count(1))).is_ok()
+fn answers(service: &Service, certificate: Option<&Certificate>) -> bool {
+    let addrs = [local(service.port)];
+    let asked = |client: Outcome<Client>| client?.burst(&request("/100"), 1, Until::Count(1));
+    let answered = match (service.front, certificate) {
+        (Front::Http2, _) => Http2::connect(&addrs, 1, 1, None)
+            .and_then(|mut client| client.burst("/100", Some(100), Until::Count(1))),
+        (Front::Tls, Some(certificate)) => {
+            certificate.client(Offer::Http1).and_then(|tls| asked(Client::secured(&addrs, 1, Some(tls))))
+        }
+        _ => asked(Client::connect(&addrs, 1)),
+    };
+    answered.is_ok()
 }
 
 fn values(setup: &Setup, folder: &Path, tuned: bool) -> Outcome<Values> {
@@ -218,12 +255,24 @@ fn values(setup: &Setup, folder: &Path, tuned: bool) -> Outcome<Values> {
             let values = Values::default().with("index", index).with("address", addr);
             values.with("ip", addr.ip()).with("instance_port", addr.port())
         };
-        Values::default()
+        let values = match &setup.certificate {
+            Some(Certificate { certificate, key, both }) => Values::default()
+                .with("certificate", certificate.display())
+                .with("key", key.display())
+                .with("both", both.display()),
+            None => Values::default(),
+        };
+        values
             .with("name", format!("s{number}"))
             .with("port", service.port)
             .with("addresses", addresses.join(","))
             // nginx keeps so many idle connections for all instances together.
             .with("pool", (2 * service.instances.len()).clamp(512, setup.connections))
+            .with_list("http", only_if(service.front == Front::Plain))
+            .with_list("http2", only_if(service.front == Front::Http2))
+            .with_list("https", only_if(service.front == Front::Tls))
+            .with_list("plain_instances", only_if(!service.tls_instances))
+            .with_list("tls_instances", only_if(service.tls_instances))
             .with_list("instance", service.instances.iter().enumerate().map(instance).collect())
     };
     Ok(Values::default()

@@ -6,7 +6,7 @@ use crate::client::{Client, Until, request};
 use crate::lane::{Lane, cpu_rounds};
 use crate::net::free_port;
 use crate::process::{Running, file_limit};
-use crate::proxies::{Kind, Proxy, Service, Setup};
+use crate::proxies::{Front, Kind, Proxy, Service, Setup};
 use crate::report::{Report, plain};
 use crate::statistics::Median;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -39,7 +39,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
 
     // 10,000 loopback addresses that one listener serves.
     let port = free_port()?;
-    let _behind = backend(&bench.options, &[(Ipv4Addr::UNSPECIFIED, port).into()])?;
+    let _behind = backend(&bench.options, &[(Ipv4Addr::UNSPECIFIED, port).into()], None)?;
     let many: Vec<SocketAddr> =
         (0..10_000_u32).map(|n| (Ipv4Addr::from(0x7f01_0001 + n), port).into()).collect();
     // Each process holds so many at one time, beside what it needs itself.
@@ -60,7 +60,14 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
 
     topic(bench, report, "services", || {
         let case = |count: usize| {
-            let service = || Ok(Service { port: free_port()?, instances: few.clone() });
+            let service = || {
+                Ok(Service {
+                    port: free_port()?,
+                    instances: few.clone(),
+                    front: Front::Plain,
+                    tls_instances: false,
+                })
+            };
             let services = (0..count).map(|_| service()).collect::<Outcome<Vec<_>>>()?;
             let setup = Setup { services, ..Setup::one(few)? };
             Ok(Case { label: count.to_string(), setup, clients: 200 })
@@ -135,7 +142,7 @@ fn row(
         client.burst(&request, IN_FLIGHT, Until::Count(2 * instances.max(case.clients)))?;
         lanes.push(Lane { name: case.label.clone(), running: Some(running), client, in_flight: IN_FLIGHT });
     }
-    let samples = cpu_rounds(&mut lanes, &request, rounds(bench), BURST, bench.clock)?;
+    let samples = cpu_rounds(&mut lanes, "/100", rounds(bench), BURST, bench.clock)?;
     let smallest = samples.first().ok_or("no cases")?;
     let (mut row, first) = (vec![proxy.name.clone()], head.len() == 1);
     for ((case, running), own) in cases.iter().zip(&running).zip(&samples) {

@@ -55,6 +55,8 @@ pub struct TlsServer {
 struct Loaded {
     settings: ServerTlsSettings,
     config: Arc<ServerConfig>,
+    /// The same for what is no HTTP.
+    bare: Arc<ServerConfig>,
 }
 
 impl TlsServer {
@@ -94,6 +96,15 @@ impl TlsServer {
         let config = Arc::clone(&self.loaded.load().config);
         TlsAcceptor::from(config).accept(stream).await
     }
+
+    /// As [`Self::accept`], for bytes that are no HTTP: whatever protocol the client offers, none is agreed on.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub async fn accept_bytes(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = Arc::clone(&self.loaded.load().bare);
+        TlsAcceptor::from(config).accept(stream).await
+    }
 }
 
 fn load(settings: ServerTlsSettings) -> Result<Loaded, TlsError> {
@@ -116,13 +127,14 @@ fn load(settings: ServerTlsSettings) -> Result<Loaded, TlsError> {
     };
     let own = &settings.identity;
     let mut config = builder.with_single_cert(own.chain.clone(), own.key.clone_key())?;
-    config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
     if settings.clients.is_some() {
         // A resumed session shows no certificate: what has expired or is not trusted any more would pass.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    Ok(Loaded { settings, config: Arc::new(config) })
+    let bare = Arc::new(config.clone());
+    config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+    Ok(Loaded { settings, config: Arc::new(config), bare })
 }
 
 impl PartialEq for TlsServer {

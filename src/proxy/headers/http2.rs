@@ -5,7 +5,8 @@ use crate::upstream::{Fields, Head};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request, uri};
 
 /// Makes of a request's head on a stream what it would be in HTTP/1.1: with a Host, and one Cookie. The names and values
-/// themselves, the pseudo-fields' order and the length of the body were checked when it was read.
+/// themselves, the pseudo-fields' order and the length of the body were checked when it was read. A fragment in `:path` is
+/// cut off there, too, without a trace: it reaches nobody.
 ///
 /// # Errors
 /// The text says what is wrong.

@@ -4,6 +4,7 @@
 //! built anew. It counts as idle while no stream is open.
 
 mod body;
+mod gather;
 mod request;
 mod response;
 mod stream;
@@ -19,8 +20,10 @@ use super::worker::Seat;
 use crate::cluster::Booth;
 use crate::policy::ClientLimits;
 use bytes::Bytes;
-use h2::server::Builder;
-use http::HeaderValue;
+use gather::Gathered;
+use h2::server::{Builder, Connection};
+use h2::{Reason, RecvStream};
+use http::{HeaderValue, Request};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,6 +46,13 @@ const FRAME_BUDGET: usize = 64 << 20;
 /// How long a client without a running request has to acknowledge the end of a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How soon a client gives up what it never wanted ...
+const SOON: Duration = Duration::from_secs(1);
+
+/// ... and the streams of a connection from which on half of them may not be such: their work costs us more than their
+/// client (CVE-2023-44487). Envoy has the same rule.
+const JUDGED_STREAMS: u64 = 500;
+
 /// What the streams of one connection share.
 #[derive(Debug)]
 struct Front {
@@ -50,6 +60,9 @@ struct Front {
     booth: Rc<Booth>,
     /// Streams that are open.
     streams: Cell<usize>,
+    /// Streams that have ended, and those of them that the client gave up soon.
+    ended: Cell<u64>,
+    given_up: Cell<u64>,
     /// The newest `Date`, and its second.
     date: RefCell<Option<(u64, HeaderValue)>>,
 }
@@ -58,11 +71,19 @@ struct Front {
 pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
     let client = Arc::clone(&seat.client);
     let limits = &seat.worker.shared.limits;
-    let shaken = timeout(limits.head_timeout, settings(limits).handshake(io)).await;
+    let io = Gathered::new(io, &seat.worker);
+    let shaken = timeout(limits.head_timeout, settings(limits).handshake(io.clone())).await;
     let Ok(Ok(mut connection)) = shaken else { return };
+    io.by_turns();
     let booth = Booth::new(Arc::clone(&client.cluster), seat.worker.index);
-    let front =
-        Rc::new(Front { seat: Rc::clone(&seat), booth, streams: Cell::new(0), date: RefCell::default() });
+    let front = Rc::new(Front {
+        seat: Rc::clone(&seat),
+        booth,
+        streams: Cell::new(0),
+        ended: Cell::new(0),
+        given_up: Cell::new(0),
+        date: RefCell::default(),
+    });
     front.rests();
     let mut patience: Option<Instant> = None;
     loop {
@@ -83,11 +104,18 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
                 connection.graceful_shutdown();
                 patience = Some(Instant::now() + GOODBYE);
             }
+            () = abused(&front) => {
+                tracing::debug!(service = %client.cluster.name(), peer = %client.peer, "too many requests were given up");
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                let ending = async { while let Some(Ok(_)) = next(&mut connection, &io).await {} };
+                let _ = timeout(GOODBYE, ending).await;
+                break;
+            }
             () = idle_again(&front), if patience.is_some() && front.streams.get() > 0 => {
                 // What the last one said is still to be written.
                 patience = Some(Instant::now() + GOODBYE);
             }
-            accepted = connection.accept() => match accepted {
+            accepted = next(&mut connection, &io) => match accepted {
                 Some(Ok((request, respond))) => request::begin(&front, request, respond),
                 Some(Err(error)) => {
                     tracing::debug!(service = %client.cluster.name(), peer = %client.peer, %error, "connection failed");
@@ -101,9 +129,33 @@ pub(super) async fn run(seat: Rc<Seat>, io: Rewound, mut task: Watched) {
     // Streams that still run hear of the end when the connection is dropped.
 }
 
+/// The next request; nothing at the connection's end. What there is to be written goes out before it waits.
+async fn next(
+    connection: &mut Connection<Gathered, Bytes>,
+    io: &Gathered,
+) -> Option<Result<(Request<RecvStream>, SendResponse), h2::Error>> {
+    std::future::poll_fn(|cx| {
+        let accepted = connection.poll_accept(cx);
+        // Whatever was to be written is gathered; more may be after a request that has come.
+        match accepted.is_pending().then(|| io.poll_end_turn(cx)) {
+            Some(Poll::Ready(Err(error))) => {
+                tracing::debug!(%error, "a connection cannot be written to");
+                Poll::Ready(None)
+            }
+            _ => accepted,
+        }
+    })
+    .await
+}
+
 /// Waits for the last stream to end.
 async fn idle_again(front: &Front) {
     std::future::poll_fn(|_| if front.streams.get() == 0 { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Waits until the client has given up too many; the stream that was one too many wakes this task.
+async fn abused(front: &Front) {
+    std::future::poll_fn(|_| if front.is_abused() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 fn settings(limits: &ClientLimits) -> Builder {
@@ -122,6 +174,18 @@ fn settings(limits: &ClientLimits) -> Builder {
 impl Front {
     fn client(&self) -> &Client {
         &self.seat.client
+    }
+
+    /// The client has given up a stream that began then.
+    fn gives_up(&self, begun: Instant) {
+        if begun.elapsed() < SOON {
+            self.given_up.set(self.given_up.get() + 1);
+        }
+    }
+
+    /// Half of the streams, or more, were given up as soon as they had begun.
+    fn is_abused(&self) -> bool {
+        self.given_up.get() * 2 >= self.ended.get().max(JUDGED_STREAMS)
     }
 
     /// No stream is open: the time until the next one is limited.
@@ -164,8 +228,11 @@ impl Drop for Open {
     fn drop(&mut self) {
         let left = self.0.streams.get() - 1;
         self.0.streams.set(left);
+        self.0.ended.set(self.0.ended.get() + 1);
         if left == 0 {
             self.0.rests();
+        }
+        if left == 0 || self.0.is_abused() {
             self.0.client().wake();
         }
     }

@@ -27,7 +27,8 @@ use tokio::time::Instant;
 /// Starts to serve it.
 pub(super) fn begin(front: &Rc<Front>, request: Request<RecvStream>, respond: SendResponse) {
     let open = Open::take(front);
-    front.seat.worker.tasks.spawn("stream", serve(open, request, respond));
+    // In a box: the runtime moves a task several times, and this one is large.
+    front.seat.worker.tasks.spawn("stream", Box::pin(serve(open, request, respond)));
 }
 
 async fn serve(open: Open, request: Request<RecvStream>, respond: SendResponse) {
@@ -51,7 +52,7 @@ async fn serve(open: Open, request: Request<RecvStream>, respond: SendResponse) 
         .await
     };
     // With what was under way, the attempts end: their instances see it.
-    let Some(ready) = ready else { return };
+    let Some(ready) = ready else { return front.gives_up(now) };
     let client_left = exchange.unheard.get();
     match ready {
         Ready::Answer(answer) => {
@@ -98,6 +99,9 @@ async fn answer(
         Err(why) => return refuse(&Fault::BadRequest(why), false),
     };
     let traits = head.traits;
+    if let Some(stream) = &exchange.stream {
+        stream.ends_by(traits.deadline.map(|deadline| exchange.started + deadline));
+    }
     if matches!(exchange.way, Way::Lost) {
         return refuse(&Fault::NoRoute, traits.grpc);
     }
@@ -136,11 +140,11 @@ async fn answer(
     }
     let to_head = parts.method == Method::HEAD;
     let call = Call { exchange, head: &text, framing, to_head, upload: &upload, traits, interim: true };
-    let ended = call.run().await;
-    exchange.way.mirror(exchange, || {
+    exchange.way.mirror(exchange, &upload, || {
         // What follows an upgrade cannot be copied.
-        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc, upload.whole()) }
+        if traits.upgrade { None } else { Copy::new(&text, framing, to_head, traits.grpc) }
     });
+    let ended = call.run().await;
     worker.give_scratch_back(text);
     let answer = match ended {
         Ok(answer) => answer,

@@ -2,6 +2,7 @@
 
 use super::websocket::Tunnel;
 use super::{Front, SendStream, Stream};
+use crate::proxy::error::Fault;
 use crate::proxy::headers::trailers_to_stream;
 use crate::proxy::relay::{Exchange, ResponseBody};
 use crate::rt::Alarm;
@@ -28,6 +29,8 @@ enum Over {
     Gone,
     /// Nothing moved for too long.
     Stalled,
+    /// The deadline has come.
+    Late,
     /// The instance broke off.
     Broken,
 }
@@ -38,6 +41,7 @@ struct Line<'a> {
     send: SendStream,
     alarm: &'a Rc<Alarm>,
     idle: Duration,
+    deadline: Option<Instant>,
 }
 
 /// Sends the answer, closes the account of its request, and lets the upload end that may go on beyond it. `bare`: without
@@ -50,7 +54,7 @@ pub(super) async fn send(
     bare: bool,
 ) {
     let (mut parts, body) = answer.into_parts();
-    let idle = exchange.cluster.settings.timeouts.idle;
+    let (idle, begun) = (exchange.cluster.settings.timeouts.idle, exchange.started);
     let mut body = body.closing(exchange);
     let length = Body::size_hint(&body).exact().filter(|length| *length > 0);
     if let (Some(length), false) = (length, parts.headers.contains_key(header::CONTENT_LENGTH)) {
@@ -60,23 +64,31 @@ pub(super) async fn send(
         parts.headers.extend(front.date().map(|date| (header::DATE, date)));
     }
     let end = bare || body.is_end_stream();
+    let has_length = parts.headers.contains_key(header::CONTENT_LENGTH);
     let Ok(send) = stream.respond(Response::from_parts(parts, ()), end) else { return };
     let worker = &front.seat.worker;
-    let mut line = Line { stream, send, alarm: &worker.alarm, idle };
+    let mut line = Line { stream, send, alarm: &worker.alarm, idle, deadline: stream.deadline() };
     line.stream.moves();
     if !end {
         match line.relay(&mut body).await {
             Ok(()) => {}
-            Err(Over::Gone) => return,
+            Err(Over::Gone) => return front.gives_up(begun),
             Err(Over::Stalled) => {
                 body.time_out();
                 return line.send.send_reset(Reason::CANCEL);
+            }
+            Err(Over::Late) => {
+                body.time_out();
+                if has_length || line.send.send_trailers(Fault::too_late()).is_err() {
+                    line.send.send_reset(Reason::CANCEL);
+                }
             }
             // A clean end would pass it off as whole (RFC 9113, section 8.1).
             Err(Over::Broken) => return line.send.send_reset(Reason::INTERNAL_ERROR),
         }
     }
     drop(body);
+    line.deadline = None;
     line.let_upload_end().await;
 }
 
@@ -143,7 +155,7 @@ impl Line<'_> {
         &mut self,
         mut poll: impl FnMut(&mut SendStream, &mut Context<'_>) -> Poll<T>,
     ) -> Result<T, Over> {
-        let Self { stream, send, alarm, idle } = self;
+        let Self { stream, send, alarm, idle, deadline: end } = self;
         let mut waiting = std::pin::pin!(std::future::poll_fn(|cx| {
             if send.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(Over::Gone));
@@ -151,7 +163,13 @@ impl Line<'_> {
             poll(send, cx).map(Ok)
         }));
         loop {
-            let (now, deadline) = (Instant::now(), stream.moved() + *idle);
+            let (now, mut deadline) = (Instant::now(), stream.moved() + *idle);
+            if let Some(end) = *end {
+                if now >= end {
+                    return Err(Over::Late);
+                }
+                deadline = deadline.min(end);
+            }
             if now >= deadline {
                 return Err(Over::Stalled);
             }

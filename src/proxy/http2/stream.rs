@@ -25,6 +25,8 @@ pub(in crate::proxy) struct Stream {
     pub(super) uploaded: Notify,
     /// Bytes of interim responses so far.
     interim: Cell<usize>,
+    /// When a gRPC call is over, whatever has come of its answer.
+    deadline: Cell<Option<Instant>>,
     /// The answer has begun: nothing comes before it any more.
     answered: Cell<bool>,
 }
@@ -43,6 +45,7 @@ impl Stream {
             uploading: Cell::new(false),
             uploaded: Notify::new(),
             interim: Cell::new(0),
+            deadline: Cell::new(None),
             answered: Cell::new(false),
         }
     }
@@ -81,6 +84,14 @@ impl Stream {
     /// The client has given the stream up, or the connection is over; to be asked before the answer has begun.
     pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.respond.borrow_mut().poll_reset(cx).map(|_| ())
+    }
+
+    pub(super) fn ends_by(&self, deadline: Option<Instant>) {
+        self.deadline.set(deadline);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline.get()
     }
 
     pub(super) fn moves(&self) {

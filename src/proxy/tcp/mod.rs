@@ -9,24 +9,24 @@ use super::client::Phase;
 use super::error::Fault;
 use super::failed::blame;
 use super::proxy_protocol::{self, Addresses};
+use super::transport::Transport;
 use super::worker::Seat;
 use crate::balance::{PickCtx, Tried};
 use crate::cluster::{Booth, PickError, Ticket};
 use crate::model::Outcome;
 use crate::policy::{Ask, Denied, Failure, Next, decide};
-use crate::upstream;
+use crate::upstream::{Socket, connect_for_bytes};
 use relay::{End, Side};
 use socket2::SockRef;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use watch::Verdict;
 
 /// Serves one connection to its end. `addresses` are those that the instance may be told.
-pub(super) async fn serve(seat: Rc<Seat>, client: TcpStream, addresses: Option<Addresses>) {
+pub(super) async fn serve(seat: Rc<Seat>, client: Transport, addresses: Option<Addresses>) {
     let started = Instant::now();
     seat.client.enter(Phase::Tunnel, started);
     let booth = Booth::new(Arc::clone(&seat.client.cluster), seat.worker.index);
@@ -42,7 +42,7 @@ pub(super) async fn serve(seat: Rc<Seat>, client: TcpStream, addresses: Option<A
         Err(fault) => {
             account.code = Some(fault.status().as_u16());
             tracing::debug!(service = %booth.name(), code = fault.code(), ?fault, "connection refused");
-            reset(&client);
+            reset(client.socket());
         }
     }
 }
@@ -80,7 +80,7 @@ impl Drop for Account<'_> {
 }
 
 /// Bytes both ways until both sides have ended, one has broken off, or it is cut.
-async fn carry(seat: &Seat, mut client: TcpStream, mut instance: TcpStream, mut ticket: Ticket) {
+async fn carry(seat: &Seat, mut client: Transport, mut instance: Socket, mut ticket: Ticket) {
     let settings = &seat.client.cluster.settings;
     let streams = &seat.worker.streams;
     let (idle, drain) = (settings.timeouts.upgraded_idle, settings.connections.drain);
@@ -95,18 +95,18 @@ async fn carry(seat: &Seat, mut client: TcpStream, mut instance: TcpStream, mut 
     tracing::debug!(service = %settings.name, ?end, "connection ended");
     let outcome = match end {
         End::Broke(Side::Client) => {
-            reset(&instance);
+            reset(instance.tcp());
             Outcome::Abandoned
         }
         End::Broke(Side::Instance) => {
-            reset(&client);
+            reset(client.socket());
             // Many a protocol ends with a reset; none begins with one.
             if silent { Outcome::Reset } else { Outcome::Success }
         }
         End::Cut(Verdict::Removed) => {
             // An end in order would say that this was all.
-            reset(&client);
-            reset(&instance);
+            reset(client.socket());
+            reset(instance.tcp());
             Outcome::Success
         }
         End::Done | End::Cut(_) => Outcome::Success,
@@ -124,13 +124,14 @@ struct Call<'a> {
 
 impl Call<'_> {
     /// Tries instances until one takes the connection.
-    async fn connect(&self) -> Result<(TcpStream, Ticket), Fault> {
+    async fn connect(&self) -> Result<(Socket, Ticket), Fault> {
         let Self { seat, booth, started, .. } = self;
         let worker = &seat.worker;
         let tally = booth.tally(worker.index);
         booth.budget.request(worker.index, *started);
         let mut tried = Tried::default();
         let mut attempts = 0;
+        let ahead = self.introduction();
         let mut ticket = self.ticket(&tried).await.map_err(Fault::Pick)?;
         loop {
             let target = Arc::clone(ticket.target());
@@ -140,14 +141,10 @@ impl Call<'_> {
             tried.push(target.id());
             attempts += 1;
             let limit = booth.settings.connections.connect.min(self.left(Instant::now()));
-            let (failure, outcome, fault) = match upstream::connect_plain(target.endpoint.addr, limit).await {
-                Ok(instance) => match self.introduce(instance).await {
-                    Ok(instance) => return Ok((instance, ticket)),
-                    Err(error) => {
-                        let why = format!("{}: {error}", target.endpoint.addr);
-                        (Failure::Unsent, Outcome::Reset, Fault::Reset(why))
-                    }
-                },
+            let settings = &booth.settings.connections;
+            let connecting = connect_for_bytes(&target, settings, limit, &ahead);
+            let (failure, outcome, fault) = match connecting.await {
+                Ok(instance) => return Ok((instance, ticket)),
                 Err(error) => {
                     tracing::debug!(cluster = %booth.name(), target.addr = %target.endpoint.addr, %error, "attempt failed");
                     blame(&error, target.endpoint.addr)
@@ -171,12 +168,10 @@ impl Call<'_> {
         }
     }
 
-    /// Tells the instance whom it talks to, if it is to know. Fits into any socket's buffer.
-    async fn introduce(&self, mut instance: TcpStream) -> std::io::Result<TcpStream> {
-        if let Some(version) = self.booth.settings.proxy_protocol.send {
-            instance.write_all(&proxy_protocol::header(version, self.addresses.as_ref())).await?;
-        }
-        Ok(instance)
+    /// What tells the instance whom it talks to, if it is to know.
+    fn introduction(&self) -> Vec<u8> {
+        let version = self.booth.settings.proxy_protocol.send;
+        version.map(|version| proxy_protocol::header(version, self.addresses.as_ref())).unwrap_or_default()
     }
 
     /// A target that was not tried; waits for the first list, or for room, but never for anything else.

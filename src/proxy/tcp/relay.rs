@@ -6,7 +6,6 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// How often one direction may read before others have their turn: about a megabyte.
 const TURNS: usize = 16;
@@ -53,8 +52,8 @@ struct BrokenOff;
 
 /// Carries bytes until it is over. `answered` hears of the instance's first bytes.
 pub(super) async fn run(
-    client: &mut TcpStream,
-    instance: &mut TcpStream,
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    instance: &mut (impl AsyncRead + AsyncWrite + Unpin),
     watch: &Watch,
     streams: &Streams,
     mut answered: impl FnMut(),
@@ -88,8 +87,8 @@ impl Way {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
         watch: &Watch,
         streams: &Streams,
         read: &mut dyn FnMut(),
@@ -135,7 +134,7 @@ impl Way {
     fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
-        to: &mut TcpStream,
+        to: &mut (impl AsyncWrite + Unpin),
         watch: &Watch,
     ) -> Poll<io::Result<()>> {
         while let Some(rest) = self.held.get(self.written..).filter(|rest| !rest.is_empty()) {
@@ -149,6 +148,7 @@ impl Way {
             // It may be long until the receiver is slow again.
             (self.held, self.written) = (Vec::new(), 0);
         }
-        Poll::Ready(Ok(()))
+        // Over TLS what was written may still be here.
+        Pin::new(to).poll_flush(cx)
     }
 }

@@ -1,5 +1,6 @@
 //! One HTTP/2 connection to an instance, and the places for requests on it.
 
+use super::opening::Room;
 use super::sniff::{Seen, Sniffed};
 use crate::rt::LocalTasks;
 use crate::upstream::error::Cause;
@@ -53,7 +54,7 @@ pub(in crate::upstream) struct Link {
     /// Somebody gave up waiting for an answer.
     doubted: Notify,
     /// Calls those who wait for a place at the target.
-    room: Rc<Notify>,
+    room: Rc<Room>,
     driver: RefCell<Option<AbortHandle>>,
 }
 
@@ -124,7 +125,7 @@ impl Link {
         made: Made,
         number: u64,
         secure: bool,
-        room: Rc<Notify>,
+        room: Rc<Room>,
         tasks: &LocalTasks,
         patience: Duration,
     ) -> (Rc<Self>, impl Future<Output = ()> + use<>) {
@@ -174,7 +175,7 @@ impl Link {
     /// No further request begins; those that run go on.
     pub fn retire(&self) {
         self.sender.replace(None);
-        self.room.notify_waiters();
+        self.room.changes();
     }
 
     /// Ends it, and what runs on it.
@@ -221,7 +222,7 @@ impl Drop for Slot {
         let link = &self.0;
         link.streams.set(link.streams.get().saturating_sub(1));
         link.idle_since.set(None);
-        link.room.notify_one();
+        link.room.is_freed();
     }
 }
 

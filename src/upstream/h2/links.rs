@@ -1,12 +1,11 @@
 //! The HTTP/2 connections of one worker to one target.
 
 use super::link::{Link, Slot};
-use super::opening::Opening;
+use super::opening::{Opening, Room};
 use crate::upstream::ConnectionSettings;
 use ::h2::client::SendRequest;
 use bytes::Bytes;
 use std::rc::Rc;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// The connections; dropping this lets what runs on them finish.
@@ -16,7 +15,7 @@ pub(in crate::upstream) struct Links {
     /// One at a time.
     pub opening: Option<Rc<Opening>>,
     /// Calls those who wait for a place.
-    pub room: Rc<Notify>,
+    pub room: Rc<Room>,
     /// How many were opened so far.
     pub opened: u64,
 }
@@ -42,7 +41,7 @@ impl Links {
 
     pub fn add(&mut self, link: Rc<Link>) {
         self.links.push(link);
-        self.room.notify_waiters();
+        self.room.changes();
     }
 
     /// Nothing runs and nothing is open.

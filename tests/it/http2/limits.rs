@@ -2,10 +2,11 @@
 
 use super::peer::{Frames, PREFACE, Peer, field, frame, get_block, whole};
 use super::{SOON, get, open, post};
-use crate::support::raw::{RawServer, Step};
+use crate::support::raw::{FullQueue, RawServer, Step};
 use crate::support::{ByHand, Instance, eventually, facing};
 use bytes::Bytes;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -68,6 +69,38 @@ async fn requests_that_are_given_up_at_once_end_the_connection() {
     assert!(matches!(frames.ended().await, Some(11) | None));
     assert!(instance.count("/flood").await < 200, "{}", instance.count("/flood").await);
     assert_eq!(open(&sidecar).await.get("/").await.unwrap().status, 200);
+}
+
+/// So many requests, and whether each is given up while its instance is at it; the first that finds no connection.
+async fn give_up(frames: &mut Frames, most: u32, gives_up: impl Fn(u32) -> bool) -> u32 {
+    for turn in 0..most {
+        let stream = 2 * turn + 1;
+        let path = if gives_up(turn) { "/delay/400" } else { "/quick" };
+        if frames.0.write_all(&frame(HEADERS, WHOLE, stream, &get_block(path))).await.is_err() {
+            return turn;
+        }
+        // Not in one read: then the machinery itself would count it.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        if gives_up(turn) && frames.0.write_all(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])).await.is_err() {
+            return turn;
+        }
+    }
+    most
+}
+
+#[tokio::test]
+async fn requests_that_are_given_up_one_by_one_end_the_connection_too() {
+    let instance = Instance::start("one").await;
+    let sidecar = facing(instance.addr(), "").await;
+    let mut frames = Frames::open(sidecar.service("web")).await;
+    let given_up = give_up(&mut frames, 2_000, |_| true).await;
+    assert!((240..300).contains(&given_up), "{given_up}");
+    assert!(matches!(frames.ended().await, Some(11) | None));
+    // Whoever gives up now and then is no attacker.
+    let mut frames = Frames::open(sidecar.service("web")).await;
+    assert_eq!(give_up(&mut frames, 800, |turn| turn % 3 == 0).await, 800);
+    frames.send(&frame(PING, 0, 0, &[1; 8])).await;
+    assert!(frames.next_of(PING).await.is_some());
 }
 
 #[tokio::test]
@@ -234,4 +267,27 @@ async fn connections_that_say_nothing_whole_end() {
         (sidecar.metric("outrigger_connections{side=\"client\"}").await == 0.0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn small_frames_may_fill_the_windows() {
+    const DATA: u8 = 0;
+    // No instance takes anything: there is no connection yet.
+    let silent = FullQueue::new();
+    let sidecar = facing(silent.addr(), "timeouts = { connect = \"20s\", request = \"20s\" }\n").await;
+    let mut frames = Frames::open(sidecar.service("web")).await;
+    let head = [field(":method", "POST"), get_block("/")[field(":method", "GET").len()..].to_vec()].concat();
+    // Messages of seven bytes, as many as a window has room for.
+    for stream in [1, 3, 5] {
+        frames.send(&frame(HEADERS, END_HEADERS, stream, &head)).await;
+        frames.send(&frame(DATA, 0, stream, &[7; 7]).repeat((64 << 10) / 7)).await;
+    }
+    frames.send(&frame(PING, 0, 0, &[1; 8])).await;
+    loop {
+        let (kind, flags, _, payload) = frames.next().await.expect("the connection goes on");
+        assert_ne!(kind, 7, "{payload:?}");
+        if kind == PING && flags == 1 {
+            break;
+        }
+    }
 }

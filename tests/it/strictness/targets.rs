@@ -1,6 +1,6 @@
 //! The request line and the host: what is asked for, and of whom.
 
-use super::{forward, get, hold, refuse};
+use super::{forward, get, hold, refuse, refuse_with};
 
 fn line(line: &str) -> String {
     format!("{line}\r\nHost: t\r\n\r\n")
@@ -22,13 +22,13 @@ async fn request_lines() {
         refuse("no method", "3", line("/ HTTP/1.1")),
         refuse("an empty target", "3.2", line("GET  HTTP/1.1")),
         refuse("nothing but the method", "3", line("GET")),
-        refuse("HTTP/0.9", "2.3", line("GET / HTTP/0.9")),
+        refuse_with(505, "HTTP/0.9", "9110 15.6.6", line("GET / HTTP/0.9")),
         refuse("HTTP/1.2", "2.3", line("GET / HTTP/1.2")),
         refuse("HTTP/1.10", "2.3", line("GET / HTTP/1.10")),
         refuse("HTTP/1.01", "2.3", line("GET / HTTP/1.01")),
         refuse("HTTP/01.1", "2.3", line("GET / HTTP/01.1")),
-        refuse("HTTP/2.0", "2.3", line("GET / HTTP/2.0")),
-        refuse("HTTP/3.0", "2.3", line("GET / HTTP/3.0")),
+        refuse_with(505, "HTTP/2.0", "9110 15.6.6", line("GET / HTTP/2.0")),
+        refuse_with(505, "HTTP/3.0", "9110 15.6.6", line("GET / HTTP/3.0")),
         refuse("HTTP/1", "2.3", line("GET / HTTP/1")),
         refuse("HTTP/1,1", "2.3", line("GET / HTTP/1,1")),
         refuse("http/1.1", "2.3", line("GET / http/1.1")),
@@ -55,7 +55,10 @@ async fn request_lines() {
             line("A!#$%&'*+-.^_`|~9 / HTTP/1.1"),
             line("A!#$%&'*+-.^_`|~9 / HTTP/1.1"),
         ),
-        refuse("a line of HTTP/2's preface in the middle", "9113 3.4", line("PRI / HTTP/2.0")),
+        refuse_with(505, "a line of HTTP/2's preface in the middle", "9113 3.4", line("PRI / HTTP/2.0")),
+        refuse("another version and a method that is none", "3.1", line("GE:T / HTTP/2.0")),
+        refuse("another version and a word too many", "3", line("GET / / HTTP/2.0")),
+        refuse("another version and no end of line", "2.2", line("GET / HTTP/2.0\rX: y")),
     ])
     .await;
 }

@@ -152,6 +152,11 @@ impl From<TcpStream> for Connection {
 }
 
 impl Connection {
+    /// The bare socket.
+    pub fn into_stream(self) -> TcpStream {
+        self.0.stream
+    }
+
     pub async fn open(addr: SocketAddr) -> io::Result<Self> {
         Ok(Self(Wire::new(TcpStream::connect(addr).await?)))
     }

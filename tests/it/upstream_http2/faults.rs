@@ -12,25 +12,49 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// Plays an instance by hand up to the first request on this connection; gives the number of its stream.
 async fn begun(connection: &mut Connection) -> u32 {
-    let mut came = Vec::new();
-    let mut at = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
-    connection.send(frame(4, 0, 0, &[])).await.unwrap();
-    loop {
-        while came.len() < at + 9 {
-            came.extend(connection.some().await.unwrap());
+    Played::new(connection, &[]).await.request().await
+}
+
+/// An instance that is played by hand on one connection.
+struct Played<'a> {
+    connection: &'a mut Connection,
+    came: Vec<u8>,
+    /// Where in it the next frame begins.
+    at: usize,
+}
+
+impl<'a> Played<'a> {
+    async fn new(connection: &'a mut Connection, settings: &[u8]) -> Self {
+        connection.send(frame(4, 0, 0, settings)).await.unwrap();
+        Self { connection, came: Vec::new(), at: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len() }
+    }
+
+    /// Waits for the next request; gives the number of its stream.
+    async fn request(&mut self) -> u32 {
+        let Self { connection, came, at } = self;
+        loop {
+            while came.len() < *at + 9 {
+                came.extend(connection.some().await.unwrap());
+            }
+            let head = came[*at..*at + 9].to_vec();
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            while came.len() < *at + 9 + length {
+                came.extend(connection.some().await.unwrap());
+            }
+            let payload = came[*at + 9..*at + 9 + length].to_vec();
+            *at += 9 + length;
+            match (head[3], head[4]) {
+                (1, _) => return u32::from_be_bytes(head[5..9].try_into().unwrap()),
+                (4, 0) => connection.send(frame(4, 1, 0, &[])).await.unwrap(),
+                (6, 0) => connection.send(frame(6, 1, 0, &payload)).await.unwrap(),
+                _ => {}
+            }
         }
-        let length = usize::from(came[at]) << 16 | usize::from(came[at + 1]) << 8 | usize::from(came[at + 2]);
-        while came.len() < at + 9 + length {
-            came.extend(connection.some().await.unwrap());
-        }
-        let payload = came[at + 9..at + 9 + length].to_vec();
-        match came[at + 3] {
-            1 => return u32::from_be_bytes(came[at + 5..at + 9].try_into().unwrap()),
-            4 if came[at + 4] == 0 => connection.send(frame(4, 1, 0, &[])).await.unwrap(),
-            6 if came[at + 4] == 0 => connection.send(frame(6, 1, 0, &payload)).await.unwrap(),
-            _ => {}
-        }
-        at += 9 + length;
+    }
+
+    /// 204, with nothing behind it.
+    async fn answer(&mut self, stream: u32) {
+        self.connection.send(frame(1, 5, stream, &[0x89])).await.unwrap();
     }
 }
 
@@ -76,6 +100,41 @@ async fn a_stream_beyond_a_goaway_goes_again_on_another_connection_whatever_its_
     };
     let (answer, _connections) = tokio::join!(asking, serving);
     assert_eq!(answer.status, 204, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_place_that_is_given_back_is_not_wasted_on_one_who_cannot_use_it() {
+    let server = ByHand::start().await;
+    let sidecar = sidecar(&[server.addr()], "timeouts.connect = \"4s\"\nretry.attempts = 1\n").await;
+    let ask = || send(&sidecar, "GET", "/");
+    let one_at_a_time = [0, 3, 0, 0, 0, 1];
+    let serving = async {
+        let mut first = server.accept().await;
+        let mut first = Played::new(&mut first, &one_at_a_time).await;
+        let held = first.request().await;
+        let second = ask();
+        let third = async {
+            let mut second = server.accept().await;
+            Played::new(&mut second, &one_at_a_time).await.request().await;
+            // Nothing was seen: it wants a newer connection, which does not come about.
+            second.send(frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0])).await.unwrap();
+            let silent = server.accept().await;
+            let waiting = ask();
+            let freeing = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                first.answer(held).await;
+                let next = timeout(Duration::from_secs(2), first.request()).await.expect("a place is free");
+                first.answer(next).await;
+            };
+            let (answer, ()) = tokio::join!(waiting, freeing);
+            drop(silent);
+            answer.status
+        };
+        tokio::join!(second, third)
+    };
+    let (first, (second, third)) = tokio::join!(ask(), serving);
+    assert_eq!((first.status, third), (204, 204));
+    assert_eq!(second.status, 502, "{}", second.text());
 }
 
 #[tokio::test]
@@ -199,4 +258,76 @@ async fn a_connection_that_cannot_be_opened_fails_all_who_wait_for_it_at_once() 
     assert!(begun.elapsed() < Duration::from_millis(1400), "{:?}", begun.elapsed());
     let _ = server.accept().await;
     assert!(timeout(Duration::from_millis(300), server.accept()).await.is_err(), "one connection for all");
+}
+
+#[tokio::test]
+async fn an_answer_of_101_is_none_in_http_2() {
+    let server = ByHand::start().await;
+    let sidecar = sidecar(&[server.addr()], "retry.attempts = 1\n").await;
+    let serving = async {
+        let mut connection = server.accept().await;
+        let stream = begun(&mut connection).await;
+        // A status that the table lacks: the name by its number, then the value (RFC 7541, section 6.2.2).
+        connection.send(frame(1, 4, stream, b"\x08\x03101")).await.unwrap();
+        connection
+    };
+    let (answer, _connection) = tokio::join!(send(&sidecar, "GET", "/"), serving);
+    let (code, detail) = told(&answer);
+    assert_eq!((answer.status, &code[..]), (502, "upstream_protocol"), "{detail}");
+    assert!(detail.contains("101 has no place in HTTP/2"), "{detail}");
+}
+
+#[tokio::test]
+async fn an_instance_that_resets_every_stream_keeps_its_connection_and_gets_no_more_attempts() {
+    let server = H2Server::start().await;
+    let sidecar = sidecar(&[server.addr], "").await;
+    for turn in 0..600 {
+        let answer = send(&sidecar, "GET", "/reset").await;
+        assert_eq!((answer.status, told(&answer).0.as_str()), (502, "upstream_reset"), "{turn}");
+    }
+    assert_eq!((server.requests().len(), server.accepted()), (600, 1));
+    assert_eq!(send(&sidecar, "GET", "/").await.text(), "fine");
+}
+
+#[tokio::test]
+async fn a_slow_answer_to_a_ping_keeps_new_requests_away_and_ends_no_other() {
+    let server = ByHand::start().await;
+    let rules = "timeouts.connect = \"400ms\"\ntimeouts.request = \"500ms\"\nretry.attempts = 1\n";
+    let sidecar = sidecar(&[server.addr()], rules).await;
+    let mut client = open(&sidecar).await;
+    client.send("GET /long HTTP/1.1\r\nHost: t\r\n\r\n").await.unwrap();
+    let mut first = server.accept().await;
+    let mut first = Played::new(&mut first, &[]).await;
+    let long = first.request().await;
+    // Its answer begins, so that its time is not limited any more.
+    first.connection.send(frame(1, 4, long, &[0x88])).await.unwrap();
+    first.connection.send(frame(0, 0, long, b"half")).await.unwrap();
+    assert_eq!(client.head().await.unwrap().status(), Some(200));
+    assert_eq!(send(&sidecar, "GET", "/late").await.status, 504);
+    // The ping is here by now, and is not answered in time.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let serving = async {
+        let mut second = server.accept().await;
+        let mut second = Played::new(&mut second, &[]).await;
+        let next = second.request().await;
+        second.answer(next).await;
+        second.request().await
+    };
+    let asking = async {
+        assert_eq!(send(&sidecar, "GET", "/next").await.status, 204);
+        // Reads what came in between, and answers the ping at last.
+        let _ = timeout(Duration::from_millis(300), async { while first.request().await != 0 {} }).await;
+        first.connection.send(frame(0, 1, long, b"whole")).await.unwrap();
+    };
+    tokio::select! {
+        _ = serving => panic!("nobody asks twice"),
+        () = asking => {}
+    }
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"0\r\n\r\n") {
+        let some = client.some().await.unwrap();
+        assert!(!some.is_empty(), "cut after {:?}", String::from_utf8_lossy(&rest));
+        rest.extend(some);
+    }
+    assert!(String::from_utf8_lossy(&rest).contains("whole"), "{rest:?}");
 }

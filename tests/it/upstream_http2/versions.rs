@@ -150,11 +150,14 @@ async fn a_websocket_is_an_extended_connect_where_the_instance_takes_it() {
     client.finish().await.unwrap();
     assert!(client.is_closed(LIMIT).await, "each direction ends by itself");
     until("the stream has ended", || server.running() == 0).await;
-    // Others share the connection, and a tunnel that breaks off is reset.
+    // Others share the connection, and a tunnel that breaks off is reset. It has no body: a length would be none of it.
     let mut client = open(&sidecar).await;
-    client.send(ASK).await.unwrap();
+    client.send(ASK.replace("Host: t", "Host: t\r\nContent-Length: 0")).await.unwrap();
     client.head().await.unwrap();
     assert_eq!((send(&sidecar, "GET", "/").await.text(), server.accepted()), ("fine".to_owned(), 1));
+    let seen = server.requests();
+    let asked = seen.iter().rfind(|seen| seen.method == "CONNECT").unwrap();
+    assert!(!asked.headers.contains_key("content-length"), "{:?}", asked.headers);
     client.reset();
     until("the stream has ended", || server.running() == 0).await;
 }
@@ -260,4 +263,77 @@ async fn nginx_over_tls_and_its_goaway_after_each_few_requests() {
             answer.text()
         );
     }
+}
+
+#[tokio::test]
+async fn checks_speak_what_the_service_speaks() {
+    let authority = Authority::new("ours");
+    let signed = authority.sign("web", HERE);
+    let two = H2Server::start().await;
+    let (secure, both) =
+        (Manners { tls: tls(&signed, &["h2"]), ..Manners::default() }, Instance::start("one").await);
+    let secure = H2Server::with(secure).await;
+    let trust = format!("tls.ca_cert = \"{}\"\n", authority.cert().display());
+    let service = |name: &str, addr: SocketAddr, more: &str| {
+        format!(
+            "[service.{name}]\nfrom = \"static://{addr}\"\nhealth = {{ http = \"/health?x\", interval = \"2s\" }}\n{more}"
+        )
+    };
+    let config = [
+        service("two", two.addr, "http = \"2\"\n"),
+        service("secure", secure.addr, &trust),
+        service("one", both.addr(), ""),
+        service("wrong", both.addr(), "http = \"2\"\n"),
+        format!(
+            "[service.text]\nfrom = \"static://{}\"\nhttp = \"2\"\nhealth = {{ http = \"/\", body = \"ine\" }}\n",
+            two.addr
+        ),
+        format!(
+            "[service.none]\nfrom = \"static://{}\"\nhttp = \"2\"\nhealth = {{ http = \"/\", body = \"wine\" }}\n",
+            two.addr
+        ),
+    ];
+    let sidecar = Sidecar::launch(&config.concat()).await;
+    for (name, state) in [
+        ("two", "usable"),
+        ("secure", "usable"),
+        ("one", "usable"),
+        ("wrong", "unhealthy"),
+        ("text", "usable"),
+        ("none", "unhealthy"),
+    ] {
+        eventually(name, LIMIT, async || (sidecar.states(name).await[0].1 == state).then_some(())).await;
+    }
+    let seen = &two.requests().into_iter().find(|seen| seen.uri.contains("health")).unwrap();
+    assert_eq!((&seen.method[..], &seen.uri[..]), ("GET", &*format!("http://{}/health?x", two.addr)));
+    assert!(!seen.headers.contains_key("host"), "{:?}", seen.headers);
+    assert!(seen.headers["user-agent"].to_str().unwrap().contains("health check"));
+    assert_eq!(secure.requests()[0].uri, format!("https://{}/health?x", secure.addr));
+    // One connection for all checks of an instance.
+    until("the second check", || secure.requests().len() > 1).await;
+    assert_eq!(secure.accepted(), 1);
+}
+
+#[tokio::test]
+async fn checks_ask_for_the_name_that_the_source_tells_last() {
+    let authority = Authority::new("ours");
+    let server = Manners { tls: tls(&authority.sign("web", "DNS:new.test"), &["h2"]), ..Manners::default() };
+    let server = H2Server::with(server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("web.toml");
+    let list = |name: &str| {
+        let meta = format!("meta = {{ tls_server_name = \"{name}\" }}");
+        std::fs::write(&file, format!("endpoints = [{{ addr = \"{}\", {meta} }}]", server.addr)).unwrap();
+    };
+    list("old.test");
+    let config = format!(
+        "[service.web]\nfrom = \"file:web.toml\"\nhealth = {{ http = \"/\", unhealthy_interval = \"200ms\", rise = 1 }}\n\
+         tls.ca_cert = \"{}\"\n",
+        authority.cert().display()
+    );
+    let sidecar = Sidecar::launch_in(folder, &config, |_| {}).await;
+    let is = async |state: &str| (sidecar.states("web").await.first()?.1 == state).then_some(());
+    eventually("it is not who it is to be", LIMIT, async || is("unhealthy").await).await;
+    list("new.test");
+    eventually("it is", LIMIT, async || is("usable").await).await;
 }
