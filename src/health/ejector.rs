@@ -209,7 +209,7 @@ impl Ejector {
         record.window.clear();
         let term = self.settings.term(record.times, &mut self.rng);
         record.stand = Stand::Out { until: now + term };
-        target.history.acquit();
+        target.history.bar();
         target.history.health.set_note(Flag::Outlier, Some((&*detail).into()));
         target.history.health.raise(Flag::Outlier);
         if let Some(count) = self.ejections.counts.get(evidence as usize) {

@@ -55,7 +55,7 @@ pub struct History {
     unreached: AtomicU32,
     /// Outages in a row, whatever their kind.
     outages: AtomicU32,
-    /// It was out and may prove itself: one request at a time.
+    /// It is out, or was and may prove itself: one request at a time.
     trial: AtomicBool,
     /// Somebody has taken back what was held against it.
     pardoned: AtomicBool,
@@ -136,6 +136,12 @@ impl History {
     /// until its judge has heard of it.
     pub fn room(&self, limit: u32) -> u32 {
         if !self.is_on_trial() { limit } else { u32::from(self.outages() == 0).min(limit) }
+    }
+
+    /// Keeps requests away from now on, whatever list somebody picks from.
+    pub fn bar(&self) {
+        self.outages.fetch_max(1, Ordering::Relaxed);
+        self.trial.store(true, Ordering::Relaxed);
     }
 
     /// Lets it prove itself; what was before no longer counts.
@@ -288,6 +294,12 @@ mod tests {
         assert_eq!(history.count(Outcome::Success), Signs { trial: true, ..Signs::default() });
         assert_eq!(history.count(Outcome::Success), Signs::default());
         assert!(!history.is_on_trial() && !history.acquit());
+        assert_eq!(history.room(9), 9);
+        history.bar();
+        assert_eq!(history.room(9), 0);
+        history.try_again();
+        assert_eq!(history.room(9), 1);
+        history.forgive();
         assert_eq!(history.room(9), 9);
     }
 
