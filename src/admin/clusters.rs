@@ -20,6 +20,8 @@ struct Service<'a> {
     mode: &'static str,
     /// How many may be picked.
     usable: usize,
+    /// So few are usable that checks and ejections are ignored.
+    panic: bool,
     /// Requests that wait for room at some instance.
     waiting: u32,
     sources: Vec<Source<'a>>,
@@ -89,6 +91,7 @@ fn service<'a>(desk: &Desk, seen: &'a Seen<'_>) -> Service<'a> {
         balance: seen.cluster.settings.algorithm.as_str(),
         mode: seen.cluster.settings.mode.as_str(),
         usable: seen.snapshot.usable(),
+        panic: seen.snapshot.panic,
         waiting: seen.cluster.waiting(),
         sources: seen.sources.iter().map(source).collect(),
         endpoints: members.into_iter().map(|member| endpoint(desk, seen, member)).collect(),

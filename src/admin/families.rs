@@ -18,7 +18,7 @@ pub(super) struct Family {
 }
 
 /// All families, in the order in which they are shown.
-pub(super) fn families() -> [Family; 23] {
+pub(super) fn families() -> [Family; 25] {
     use MetricType::{Counter, Gauge, Histogram};
     let family = |name, kind, help, write| Family { name, kind, help, write };
     [
@@ -115,6 +115,26 @@ pub(super) fn families() -> [Family; 23] {
             "Endpoints that their registry calls passing and that our checks or requests do not reach.",
             |scrape, series| {
                 scrape.each(|service| series.level(&[("service", &service.name)], service.disputed))
+            },
+        ),
+        family(
+            "outrigger_ejections_total",
+            Counter,
+            "Endpoints taken out on the evidence of requests, by what spoke against them.",
+            |scrape, series| {
+                scrape.each(|service| {
+                    service.ejections.iter().try_for_each(|(evidence, count)| {
+                        series.count(&[("service", &service.name), ("reason", evidence.as_str())], *count)
+                    })
+                })
+            },
+        ),
+        family(
+            "outrigger_panic",
+            Gauge,
+            "1 while so few endpoints are usable that checks and ejections are ignored.",
+            |scrape, series| {
+                scrape.each(|service| series.level(&[("service", &service.name)], service.panic.into()))
             },
         ),
         family(

@@ -7,6 +7,7 @@ use super::fold::Row;
 use super::state::State;
 use crate::cluster::{Cluster, Totals};
 use crate::discovery::StatusView;
+use crate::policy::Evidence;
 use crate::registration;
 use crate::telemetry::{Histogram, Kind};
 use http::{HeaderMap, StatusCode};
@@ -68,6 +69,8 @@ pub(super) struct Service {
     rows: Vec<Row>,
     /// Endpoints that their registry calls passing and that are not reached.
     pub disputed: u64,
+    pub ejections: Vec<(Evidence, u64)>,
+    pub panic: bool,
     sources: Vec<StatusView>,
 }
 
@@ -88,6 +91,8 @@ impl Scrape {
                 waiting: seen.cluster.waiting(),
                 rows: fold.rows(&seen.snapshot.members),
                 disputed: seen.snapshot.members.iter().filter(|member| member.is_disputed()).count() as u64,
+                ejections: Evidence::ALL.map(|e| (e, seen.cluster.ejections.count(e))).into(),
+                panic: seen.snapshot.panic,
                 sources: seen.sources,
             }
         });
@@ -238,6 +243,8 @@ mod tests {
             states: [0; State::ALL.len()],
             waiting: 0,
             disputed: 0,
+            ejections: Vec::new(),
+            panic: false,
             rows: Vec::new(),
             sources: vec![source],
         };

@@ -2,6 +2,7 @@
 
 mod answer;
 mod clusters;
+mod control;
 mod desk;
 mod events;
 mod families;

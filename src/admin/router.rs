@@ -2,17 +2,19 @@
 
 use super::answer::{Answer, refuse, text};
 use super::desk::Desk;
-use super::{clusters, events, health, metrics, registrations, routes};
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use super::{clusters, control, events, health, metrics, registrations, routes};
+use crate::cluster::Cluster;
+use http::{HeaderValue, Request, StatusCode, header};
 
 /// Every path, and what it is for.
-const PATHS: [(&str, &str); 9] = [
+const PATHS: [(&str, &str); 10] = [
     ("/", "this list"),
     ("/livez", "200 as long as the process answers"),
     ("/readyz", "200 when every service has a usable instance, else 503 and the reasons"),
     ("/metrics", "for Prometheus, as text or OpenMetrics"),
     ("/api/services", "all services with their sources and endpoints, JSON"),
     ("/api/services/NAME", "one of them"),
+    ("/api/services/NAME/endpoints/ADDR/readmit", "POST: takes back an ejection"),
     ("/api/routes", "the routes of shared ports, JSON; of header fields the names alone"),
     ("/api/registrations", "what is announced of the local app, where, and how that stands, JSON"),
     ("/api/events", "the last 1000 events, JSON; with Accept: text/event-stream they are followed live"),
@@ -28,14 +30,20 @@ pub(super) fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
         let detail = format!("no such path; there are {}", known.join(", "));
         return refuse(StatusCode::NOT_FOUND, "not_found", &detail);
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let detail = format!("{} is not for {path}; {ALLOWED} are", request.method());
+    let act = service.and_then(|service| service.split_once('/'));
+    let act = act.and_then(|(name, rest)| Some((name, control::parts(rest)?)));
+    let allowed = if act.is_some() { "POST" } else { ALLOWED };
+    if !allowed.split(", ").any(|method| request.method() == method) {
+        let detail = format!("{} is not for {path}; only {allowed}", request.method());
         let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
-        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         return answer;
     }
+    if let Some((name, act)) = act {
+        return one_service(desk, name, |cluster| control::act(cluster, act, request.headers()));
+    }
     match (path, service) {
-        (_, Some(name)) => one_service(desk, name),
+        (_, Some(name)) => one_service(desk, name, |cluster| clusters::one(desk, cluster)),
         ("/livez", _) => text(StatusCode::OK, "ok\n"),
         ("/readyz", _) => health::readiness(desk),
         ("/metrics", _) => metrics::answer(desk, request.headers()),
@@ -47,10 +55,10 @@ pub(super) fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
     }
 }
 
-fn one_service(desk: &Desk, name: &str) -> Answer {
+fn one_service(desk: &Desk, name: &str, answer: impl FnOnce(&Cluster) -> Answer) -> Answer {
     let clusters = &desk.window.clusters;
     match clusters.iter().find(|cluster| cluster.name().as_str() == name) {
-        Some(cluster) => clusters::one(desk, cluster),
+        Some(cluster) => answer(cluster),
         None => {
             let known: Vec<_> = clusters.iter().map(|cluster| cluster.name().as_str()).collect();
             let detail = match known.as_slice() {
@@ -63,6 +71,6 @@ fn one_service(desk: &Desk, name: &str) -> Answer {
 }
 
 fn list() -> String {
-    let line = |(path, what): &(&str, &str)| format!("{path:20} {what}\n");
+    let line = |(path, what): &(&str, &str)| format!("{path:44} {what}\n");
     format!("Outrigger {}\n\n", env!("CARGO_PKG_VERSION")) + &PATHS.iter().map(line).collect::<String>()
 }

@@ -73,8 +73,7 @@ pub(super) fn reasons(member: &Member) -> Vec<String> {
         .map(|flag| {
             let said = match (flag, &member.target.endpoint.standing) {
                 (Flag::Registry, standing) => standing.objection().cloned(),
-                (Flag::Check | Flag::Unproven, _) => health.note(),
-                _ => None,
+                (flag, _) => health.note(flag),
             };
             said.map_or_else(|| flag.as_str().to_owned(), |said| format!("{}: {said}", flag.as_str()))
         })
@@ -152,13 +151,13 @@ mod tests {
             &[Flag::Registry, Flag::Check],
             Endpoint { standing, ..endpoint() },
         );
-        sick.target.history.health.set_note(Some("GET /health: 500".into()));
+        sick.target.history.health.set_note(Flag::Check, Some("GET /health: 500".into()));
         assert_eq!(
             reasons(&sick),
             ["registry: maintenance: disk swap", "check: GET /health: 500", "suspect: kept for now: test"]
         );
         let well = member(Presence::Listed, &[], endpoint());
-        well.target.history.health.set_note(Some("an old story".into()));
+        well.target.history.health.set_note(Flag::Check, Some("an old story".into()));
         assert!(reasons(&well).is_empty());
         let weightless = member(Presence::Listed, &[], Endpoint { weight: Weight::ZERO, ..endpoint() });
         assert_eq!(reasons(&weightless), ["weight 0"]);

@@ -182,6 +182,8 @@ fn upstream(
         timeouts: service.timeouts,
         connections: service.connections,
         limits: service.limits,
+        outlier: service.outlier,
+        panic: service.panic,
         checked: service.check.is_some(),
         mode: service.mode,
         protocol: service.protocol,
@@ -194,6 +196,12 @@ fn upstream(
     let (keeper, upkeep) =
         Keeper::new(Arc::clone(&cluster), feeds, service.graces, memory, events, rng.random());
     keeper.spawn(tasks);
+    let rules = cluster.settings.outlier.clone();
+    if rules.enabled {
+        let (ejections, dice) = (Arc::clone(&cluster.ejections), SmallRng::from_rng(rng));
+        let (targets, changed) = (upkeep.targets.clone(), Arc::clone(&upkeep.health_changed));
+        health::eject(tasks, name.clone(), rules, ejections, targets, changed, dice);
+    }
     if let Some(check) = service.check {
         let dice = SmallRng::from_rng(rng);
         health::check(tasks, name, check, upkeep.targets, upkeep.health_changed, Arc::clone(pace), dice);

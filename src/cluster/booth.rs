@@ -94,7 +94,8 @@ impl Booth {
 
     /// A ticket for the target, unless it is at its limit.
     fn open(self: &Rc<Self>, target: &Arc<Target>, now: Instant) -> Option<Ticket> {
-        let entered = target.history.load.enter(self.settings.limits.in_flight_per_target);
+        let room = target.history.room(self.settings.limits.in_flight_per_target);
+        let entered = target.history.load.enter(room);
         entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), now))
     }
 }

@@ -12,30 +12,41 @@ pub(super) struct Eligible {
     pub targets: Vec<Arc<Target>>,
     /// The source they are of, if there is an order of sources and any is of use.
     pub source: Option<usize>,
+    /// Our own verdicts were ignored to find them.
+    pub panic: bool,
 }
 
 /// The targets that nobody has anything against. While none is proven yet, the unproven ones serve: a sidecar that
 /// starts must not wait for its checks, but a proven instance goes before a new one. Weight 0 gets no new traffic.
 ///
 /// In failover the first of the `sources` that has such targets gives them all.
-pub(super) fn eligible(members: &[Member], mode: Mode, sources: usize) -> Eligible {
-    let kinds: [fn(&Member) -> bool; 2] = [is_clear, may_serve_unproven];
-    for kind in kinds {
-        let of = |source: Option<usize>| -> Vec<_> {
-            let theirs = members.iter().filter(|member| source.is_none_or(|source| member.source == source));
-            theirs
-                .filter(|member| is_present(member) && kind(member))
-                .map(|m| Arc::clone(&m.target))
-                .collect()
-        };
-        let orders: Vec<_> = match mode {
-            Mode::Union => vec![None],
-            Mode::Failover => (0..sources).map(Some).collect(),
-        };
-        for source in orders {
-            let targets = of(source);
+///
+/// Where fewer than the share `panic` of those that it lists as passing are left, checks and ejections are ignored: then
+/// it is likelier that they err, or that the few would be crushed, than that nearly all have failed by themselves
+/// (Envoy's panic threshold). What the registry or an operator says holds.
+pub(super) fn eligible(members: &[Member], mode: Mode, sources: usize, panic: f64) -> Eligible {
+    let orders: Vec<_> = match mode {
+        Mode::Union => vec![None],
+        Mode::Failover => (0..sources).map(Some).collect(),
+    };
+    let of = |source: Option<usize>, kind: fn(&Member) -> bool| {
+        let theirs = members.iter().filter(move |member| source.is_none_or(|source| member.source == source));
+        theirs.filter(move |member| is_present(member) && kind(member))
+    };
+    let targets = |source, kind| -> Vec<_> { of(source, kind).map(|m| Arc::clone(&m.target)).collect() };
+    for source in orders.iter().copied() {
+        let clear = targets(source, is_clear);
+        if !clear.is_empty() {
+            let panics = is_below(clear.len(), panic, of(source, is_judged).count());
+            let targets = if panics { targets(source, is_passing) } else { clear };
+            return Eligible { targets, source, panic: panics };
+        }
+    }
+    for (kind, panics) in [(may_serve_unproven as fn(&Member) -> bool, false), (is_passing, true)] {
+        for source in orders.iter().copied().filter(|_| !panics || panic > 0.0) {
+            let targets = targets(source, kind);
             if !targets.is_empty() {
-                return Eligible { targets, source };
+                return Eligible { targets, source, panic: panics };
             }
         }
     }
@@ -44,14 +55,24 @@ pub(super) fn eligible(members: &[Member], mode: Mode, sources: usize) -> Eligib
 
 /// The same among those of a subset, of the source that gives all of them; a subset of which nobody is proven has its
 /// unproven ones, whoever else is.
-pub(super) fn eligible_part(members: &[Member], source: Option<usize>, subset: &Subset) -> Vec<Arc<Target>> {
+pub(super) fn eligible_part(
+    members: &[Member],
+    source: Option<usize>,
+    subset: &Subset,
+    panic: f64,
+) -> Vec<Arc<Target>> {
     let ours = members
         .iter()
         .filter(|member| source.is_none_or(|source| member.source == source))
         .filter(|member| subset.has(&member.target.endpoint.meta))
         .cloned()
         .collect::<Vec<_>>();
-    eligible(&ours, Mode::Union, 1).targets
+    eligible(&ours, Mode::Union, 1, panic).targets
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of targets")]
+fn is_below(count: usize, share: f64, all: usize) -> bool {
+    (count as f64) < share * all as f64
 }
 
 fn is_present(member: &Member) -> bool {
@@ -62,9 +83,21 @@ fn is_clear(member: &Member) -> bool {
     member.target.history.health.is_clear()
 }
 
+/// Our own judges have a verdict, if only they have.
+fn is_judged(member: &Member) -> bool {
+    let health = &member.target.history.health;
+    health.is_clear()
+        || (member.origin == Origin::Live && health.is_clear_but_for(&[Flag::Check, Flag::Outlier]))
+}
+
+/// Nobody but us has anything against it.
+fn is_passing(member: &Member) -> bool {
+    is_judged(member) || may_serve_unproven(member)
+}
+
 /// What is known from disk only waits for its check: it may be long gone.
 fn may_serve_unproven(member: &Member) -> bool {
-    member.origin == Origin::Live && member.target.history.health.is_clear_but_for(Flag::Unproven)
+    member.origin == Origin::Live && member.target.history.health.is_clear_but_for(&[Flag::Unproven])
 }
 
 #[cfg(test)]
@@ -90,7 +123,7 @@ mod tests {
     }
 
     fn ports(members: &[Member]) -> Vec<u16> {
-        let chosen = eligible(members, Mode::Union, 1);
+        let chosen = eligible(members, Mode::Union, 1, 0.0);
         chosen.targets.iter().map(|t| t.endpoint.addr.port()).collect()
     }
 
@@ -144,7 +177,7 @@ mod tests {
         ];
         let part = |version: &str, source| {
             let subset = Subset(vec![("version".to_owned(), version.to_owned())]);
-            let targets = eligible_part(&members, source, &subset);
+            let targets = eligible_part(&members, source, &subset, 0.0);
             targets.iter().map(|t| t.endpoint.addr.port()).collect::<Vec<_>>()
         };
         assert_eq!([part("1", Some(0)), part("2", Some(0)), part("3", Some(0))], [vec![1], vec![3], vec![]]);
@@ -161,7 +194,7 @@ mod tests {
     #[test]
     fn in_failover_the_next_source_serves_only_while_the_ones_before_have_nothing_usable() {
         let serving = |members: &[Member]| {
-            let chosen = eligible(members, Mode::Failover, 2);
+            let chosen = eligible(members, Mode::Failover, 2, 0.0);
             (chosen.source, chosen.targets.iter().map(|t| t.endpoint.addr.port()).collect::<Vec<_>>())
         };
         let second = of(1, member(2, Presence::Listed, &[]));
@@ -177,5 +210,36 @@ mod tests {
         ];
         assert_eq!(serving(&both), (Some(0), vec![1]));
         assert_eq!(serving(&[]), (None, vec![]));
+    }
+
+    #[test]
+    fn in_panic_our_own_verdicts_are_ignored_and_nobody_elses() {
+        let serving = |members: &[Member], share: f64| {
+            let chosen = eligible(members, Mode::Union, 1, share);
+            let ports: Vec<_> = chosen.targets.iter().map(|t| t.endpoint.addr.port()).collect();
+            (chosen.panic, ports)
+        };
+        let clear = |port| member(port, Presence::Listed, &[]);
+        let out = |port, flag| member(port, Presence::Listed, &[flag]);
+        let others = [
+            out(5, Flag::Registry),
+            out(6, Flag::Operator),
+            out(7, Flag::Retired),
+            member(8, Presence::Draining, &[Flag::Check]),
+        ];
+        let with = |some: &[Member]| [some, &others].concat();
+        let three = with(&[clear(1), out(2, Flag::Check), out(3, Flag::Outlier)]);
+        assert_eq!(serving(&three, 0.3), (false, vec![1]), "one of three is 33 %");
+        assert_eq!(serving(&three, 0.5), (true, vec![1, 2, 3]));
+        let four = with(&[clear(1), out(2, Flag::Check), out(3, Flag::Outlier), out(4, Flag::Check)]);
+        assert_eq!(serving(&four, 0.3), (true, vec![1, 2, 3, 4]));
+        assert_eq!(serving(&four, 0.0), (false, vec![1]));
+        let none = with(&[out(1, Flag::Check), out(2, Flag::Outlier)]);
+        assert_eq!(serving(&none, 0.3), (true, vec![1, 2]));
+        assert_eq!(serving(&none, 0.0), (false, vec![]));
+        assert_eq!(serving(&others, 0.3), (false, vec![]));
+        // New ones whose first check is still out say nothing.
+        let new = [clear(1), out(2, Flag::Unproven), out(3, Flag::Unproven), out(4, Flag::Unproven)];
+        assert_eq!(serving(&new, 0.3), (false, vec![1]));
     }
 }

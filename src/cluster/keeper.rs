@@ -2,7 +2,7 @@
 
 use super::book::Book;
 use super::changes::Changes;
-use super::eligible::{eligible, eligible_part};
+use super::eligible::{Eligible, eligible, eligible_part};
 use super::memory::Memory;
 use super::relist::Relist;
 use super::roster::Roster;
@@ -26,7 +26,7 @@ const RECHECK: Duration = Duration::from_millis(1500);
 /// What a keeper is wired to.
 #[derive(Debug)]
 pub struct Upkeep {
-    /// Endpoints that are to be checked, as they come and go.
+    /// Endpoints that are to be judged, as they come and go.
     pub targets: watch::Receiver<Arc<[Arc<Target>]>>,
     /// To be called after any health bit changed.
     pub health_changed: Arc<Notify>,
@@ -50,6 +50,7 @@ pub struct Keeper {
     discovered: bool,
     /// The source that serves in failover.
     source: Option<usize>,
+    panic: bool,
     /// Where each new picker begins.
     seed: u64,
 }
@@ -80,6 +81,7 @@ impl Keeper {
             generation: 0,
             discovered: false,
             source: None,
+            panic: false,
             seed,
         };
         (keeper, upkeep)
@@ -199,16 +201,18 @@ impl Keeper {
         // Weyl sequence: successive pickers begin far apart.
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut members: Vec<Member> = self.roster.members().cloned().collect();
-        let chosen = eligible(&members, self.cluster.settings.mode, self.books.len());
+        let settings = &self.cluster.settings;
+        let chosen = eligible(&members, settings.mode, self.books.len(), settings.panic);
         if let Some(source) = chosen.source {
             members.iter_mut().for_each(|member| member.standby = member.source != source);
         }
         self.select(chosen.source);
+        self.panic(&chosen);
         self.discovered |= !chosen.targets.is_empty() || self.books.iter().all(Book::was_heard);
         let eligible: Arc<[_]> = chosen.targets.into();
         let algorithm = self.cluster.settings.algorithm;
         let part = |subset| {
-            let ours = eligible_part(&members, chosen.source, subset);
+            let ours = eligible_part(&members, chosen.source, subset, self.cluster.settings.panic);
             Part::new(ours.into(), algorithm, self.seed)
         };
         let snapshot = Snapshot {
@@ -216,6 +220,7 @@ impl Keeper {
             generation: self.generation,
             discovered: self.discovered,
             picker: algorithm.build(Arc::clone(&eligible), self.seed),
+            panic: chosen.panic,
             eligible,
             members: members.into(),
         };
@@ -229,10 +234,28 @@ impl Keeper {
         self.cluster.snapshot.store(Arc::new(snapshot));
         self.cluster.discovered.send_replace(self.discovered);
         self.cluster.room.anew();
-        if listed_changed && self.cluster.settings.checked {
+        if listed_changed {
             self.targets.send_replace(self.roster.targets());
         }
         self.dispute();
+    }
+
+    /// Tells when our own verdicts are no longer heeded, and when they are again.
+    fn panic(&mut self, chosen: &Eligible) {
+        if std::mem::replace(&mut self.panic, chosen.panic) == chosen.panic {
+            return;
+        }
+        let (kind, detail) = if chosen.panic {
+            let detail = format!(
+                "fewer than {:.0} % are usable: requests go to all {} that the registry calls passing",
+                100.0 * self.cluster.settings.panic,
+                chosen.targets.len()
+            );
+            (Kind::PanicBegan, detail)
+        } else {
+            (Kind::PanicEnded, format!("{} are usable", chosen.targets.len()))
+        };
+        self.events.emit(kind, self.cluster.name().as_str(), None, detail);
     }
 
     /// Tells when another source of several serves.

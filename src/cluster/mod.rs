@@ -26,12 +26,14 @@ pub use vanish::Graces;
 use self::room::Room;
 use crate::balance::Algorithm;
 use crate::discovery::Status;
+use crate::health::Ejections;
 use crate::model::ServiceName;
 use crate::policy::{
-    Budget, BudgetSettings, Limits, Protocol, ProxyProtocol, RetrySettings, Subset, Timeouts,
+    Budget, BudgetSettings, Limits, OutlierSettings, Protocol, ProxyProtocol, RetrySettings, Subset, Timeouts,
 };
 use crate::upstream::ConnectionSettings;
 use arc_swap::ArcSwap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -47,6 +49,9 @@ pub struct ClusterSettings {
     pub timeouts: Timeouts,
     pub connections: ConnectionSettings,
     pub limits: Limits,
+    pub outlier: OutlierSettings,
+    /// Where a smaller share of the targets is usable, our own verdicts are ignored, 0 to 1; 0 turns that off.
+    pub panic: f64,
     /// New targets are unproven until their first check.
     pub checked: bool,
     pub mode: Mode,
@@ -57,6 +62,8 @@ pub struct ClusterSettings {
 }
 
 impl ClusterSettings {
+    pub const PANIC: f64 = 0.3;
+
     /// Everything as it is where nothing is configured; no checks.
     pub fn new(name: ServiceName) -> Self {
         Self {
@@ -67,6 +74,8 @@ impl ClusterSettings {
             timeouts: Timeouts::default(),
             connections: ConnectionSettings::default(),
             limits: Limits::default(),
+            outlier: OutlierSettings::default(),
+            panic: Self::PANIC,
             checked: false,
             mode: Mode::default(),
             protocol: Protocol::default(),
@@ -112,6 +121,7 @@ pub struct Cluster {
     room: Room,
     /// Traffic says that the list may be out of date.
     doubted: Notify,
+    pub ejections: Arc<Ejections>,
 }
 
 /// Why there is no target.
@@ -143,6 +153,7 @@ impl Cluster {
             tallies: (0..workers.max(1)).map(|_| ServiceTally::default()).collect(),
             room: Room::default(),
             doubted: Notify::new(),
+            ejections: Arc::default(),
             sources,
             settings,
         })
@@ -191,6 +202,17 @@ impl Cluster {
     pub async fn wait_discovered(&self, limit: Duration) -> bool {
         let mut discovered = self.discovered.subscribe();
         matches!(tokio::time::timeout(limit, discovered.wait_for(|seen| *seen)).await, Ok(Ok(_)))
+    }
+
+    /// Takes back what requests have brought up against the target at an address; `false` if there is none.
+    pub fn pardon(&self, addr: SocketAddr) -> bool {
+        let snapshot = self.snapshot.load();
+        let Some(member) = snapshot.members.iter().find(|member| member.target.endpoint.addr == addr) else {
+            return false;
+        };
+        member.target.history.pardon();
+        self.ejections.news.notify_one();
+        true
     }
 
     /// Requests that wait for room now.

@@ -163,7 +163,7 @@ impl Roster {
             let disputed = known.member.is_disputed();
             if disputed && !known.disputed {
                 let history = &known.member.target.history;
-                let note = history.health.note().filter(|_| history.health.has(Flag::Check));
+                let note = history.health.note(Flag::Check).filter(|_| history.health.has(Flag::Check));
                 let why = note.as_deref().unwrap_or("connections to it fail").to_owned();
                 changes.note(
                     Kind::EndpointDisputed,

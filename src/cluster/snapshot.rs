@@ -15,6 +15,8 @@ pub struct Snapshot {
     /// Some list was seen.
     pub discovered: bool,
     pub members: Arc<[Member]>,
+    /// Our own verdicts are ignored, since too few would be left.
+    pub panic: bool,
     /// Whom the picker chooses from.
     pub(super) eligible: Arc<[Arc<Target>]>,
     pub picker: Box<dyn Picker>,
@@ -56,9 +58,13 @@ pub enum Presence {
 }
 
 impl Snapshot {
-    /// How many targets the picker chooses from.
+    /// How many targets nobody has anything against that matters. In panic the picker has more to choose from.
     pub fn usable(&self) -> usize {
-        self.eligible.len()
+        if self.panic {
+            self.eligible.iter().filter(|target| target.history.health.is_clear()).count()
+        } else {
+            self.eligible.len()
+        }
     }
 
     /// What stands against every target that was not tried, of so many usable ones.
@@ -77,6 +83,7 @@ impl Snapshot {
         Self {
             generation: 0,
             discovered: false,
+            panic: false,
             members: Arc::default(),
             eligible: Arc::default(),
             picker: algorithm.build(Vec::new(), 0),

@@ -57,8 +57,12 @@ impl Ticket {
     fn end(&mut self) {
         self.settled = true;
         self.target.history.load.leave();
-        if self.target.history.count(self.outcome) {
+        let signs = self.target.history.count(self.outcome);
+        if signs.doubt {
             self.booth.doubted.notify_one();
+        }
+        if signs.trial || signs.outages >= self.booth.settings.outlier.consecutive {
+            self.booth.ejections.news.notify_one();
         }
         self.booth.tally(self.booth.worker).attempt(self.outcome);
         self.booth.room.freed();

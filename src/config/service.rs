@@ -88,7 +88,7 @@ pub(super) fn assemble(
 ) -> ServiceSettings {
     let Rules { balance, check, retry, budget, timeouts, connections, limits, watch, mode, graces, .. } =
         rules;
-    let Rules { listen_tls, protocol, proxy_protocol, .. } = rules;
+    let Rules { listen_tls, protocol, proxy_protocol, outlier, panic, .. } = rules;
     let named = |source: Source| NamedSource { settings: source.settings, url: source.shown };
     ServiceSettings {
         name,
@@ -103,6 +103,8 @@ pub(super) fn assemble(
         timeouts,
         connections,
         limits,
+        outlier,
+        panic,
         watch,
         graces,
         protocol,

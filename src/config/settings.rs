@@ -7,7 +7,8 @@ use crate::health::CheckSettings;
 use crate::model::ServiceName;
 use crate::net::tls::server::TlsServer;
 use crate::policy::{
-    BudgetSettings, ClientLimits, Limits, Protocol, ProxyProtocol, RetrySettings, Route, Subset, Timeouts,
+    BudgetSettings, ClientLimits, Limits, OutlierSettings, Protocol, ProxyProtocol, RetrySettings, Route,
+    Subset, Timeouts,
 };
 use crate::registration::RegistrationSettings;
 use crate::telemetry::logging::Format;
@@ -126,6 +127,9 @@ pub struct ServiceSettings {
     pub timeouts: Timeouts,
     pub connections: ConnectionSettings,
     pub limits: Limits,
+    pub outlier: OutlierSettings,
+    /// A share, 0 to 1.
+    pub panic: f64,
     pub watch: WatchSettings,
     pub graces: Graces,
     pub protocol: Protocol,

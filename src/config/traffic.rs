@@ -9,11 +9,13 @@ use super::tls;
 use super::units;
 use super::value::{DAY, MILLI, integer, quoted, with_unit};
 use crate::balance::{Algorithm, Tried};
-use crate::cluster::{Graces, Mode};
+use crate::cluster::{ClusterSettings, Graces, Mode};
 use crate::discovery::WatchSettings;
 use crate::health::CheckSettings;
 use crate::net::tls::server::TlsServer;
-use crate::policy::{BudgetSettings, Limits, Protocol, ProxyProtocol, RetrySettings, Timeouts};
+use crate::policy::{
+    BudgetSettings, Limits, OutlierSettings, Protocol, ProxyProtocol, RetrySettings, Timeouts,
+};
 use crate::upstream::{ConnectionSettings, HttpVersion};
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub(super) struct Rules {
     pub(super) timeouts: Timeouts,
     pub(super) connections: ConnectionSettings,
     pub(super) limits: Limits,
+    pub(super) outlier: OutlierSettings,
+    pub(super) panic: f64,
     pub(super) watch: WatchSettings,
     pub(super) mode: Mode,
     pub(super) graces: Graces,
@@ -36,7 +40,7 @@ pub(super) struct Rules {
 }
 
 /// Tables and keys of a service that are planned.
-const LATER: [&str; 5] = ["hedge", "outlier", "panic", "slow_start", "zone"];
+const LATER: [&str; 3] = ["hedge", "slow_start", "zone"];
 
 /// Why a planned table or key is refused.
 pub(super) const NOT_YET: &str = "not available in this version";
@@ -66,6 +70,8 @@ impl Rules {
             timeouts,
             connections: ConnectionSettings { http, tls, ..connections },
             limits: limits(section.section("limits")),
+            outlier: outlier(section.section("outlier")),
+            panic: section.share("panic", ClusterSettings::PANIC),
             watch: watch(section.section("watch")),
             mode,
             graces,
@@ -166,6 +172,23 @@ fn limits(section: Section<'_>) -> Limits {
     };
     section.finish();
     limits
+}
+
+fn outlier(section: Section<'_>) -> OutlierSettings {
+    let default = OutlierSettings::default();
+    let outlier = OutlierSettings {
+        enabled: section.flag("enabled", default.enabled),
+        consecutive: section.integer("consecutive", 1..=1_000_000, default.consecutive),
+        success_rate: section.share("success_rate", default.success_rate),
+        minimum_requests: section.integer("minimum_requests", 1..=1_000_000, default.minimum_requests),
+        ejection: section.duration("ejection", MILLI..=DAY, default.ejection),
+        ejection_cap: section.duration("ejection_cap", MILLI..=DAY, default.ejection_cap),
+        max_ejected: section.share("max_ejected", default.max_ejected),
+        forgiven_after: section.duration("forgiven_after", Duration::ZERO..=DAY, default.forgiven_after),
+    };
+    not_above(&section, "ejection", outlier.ejection, "ejection_cap", outlier.ejection_cap);
+    section.finish();
+    outlier
 }
 
 fn watch(section: Section<'_>) -> WatchSettings {

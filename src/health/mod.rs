@@ -2,6 +2,7 @@
 
 mod checker;
 mod dial;
+mod ejector;
 mod grpc;
 mod http;
 mod http2;
@@ -14,6 +15,7 @@ mod tests;
 mod verdict;
 
 pub use checker::check;
+pub use ejector::{Ejections, eject};
 pub use grpc::GrpcRefusal;
 pub use pace::Pace;
 pub use probe::{Probe, ProbeError};

@@ -160,9 +160,11 @@ impl<A: Ask> Rounds<A> {
     fn mark(&self, healthy: bool, reason: Option<&str>) {
         let health = &self.history.health;
         if healthy {
-            health.set_note(None);
+            health.set_note(Flag::Check, None);
+            // Who was out on the evidence of requests need not wait for one to prove itself.
+            self.history.acquit();
         } else if let Some(reason) = reason {
-            health.set_note(Some(reason.into()));
+            health.set_note(Flag::Check, Some(reason.into()));
         }
         // In this order a target that fails its first check is never without a bit.
         let judged = health.set(Flag::Check, !healthy);

@@ -183,7 +183,7 @@ async fn a_failing_target_falls_is_asked_ever_more_seldom_and_rises() {
     assert!(health.is_clear(), "two failures of three");
     pass(15).await;
     assert_eq!(health.flags().collect::<Vec<_>>(), [Flag::Check]);
-    assert_eq!(health.note().as_deref(), Some("timed out after 2s"));
+    assert_eq!(health.note(Flag::Check).as_deref(), Some("timed out after 2s"));
     pass(120).await;
     // One pass, three failures; from the third on it is out.
     let gaps: Vec<_> = world.asked(target)[3..].windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -192,7 +192,7 @@ async fn a_failing_target_falls_is_asked_ever_more_seldom_and_rises() {
     }
     world.ill(target, false);
     pass(60).await;
-    assert!(health.is_clear() && health.note().is_none());
+    assert!(health.is_clear() && health.note(Flag::Check).is_none());
     let reasons = [
         (Kind::EndpointUnhealthy, "timed out after 2s".to_owned()),
         (Kind::EndpointHealthy, "passed 2 checks in a row".to_owned()),

@@ -1,7 +1,7 @@
 //! One bit per judge: whoever may take a target out, and nobody else may take that verdict back.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Who raised a hand against a target. Each judge owns exactly one bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,9 @@ impl Flag {
 #[derive(Debug, Default)]
 pub struct Health {
     bits: AtomicU32,
-    /// Why the checker last failed it, for people; touched only by the checker and the admin API.
-    note: Mutex<Option<Arc<str>>>,
+    /// Why the checker last failed it, and why requests took it out, for people; touched by these two judges and by who
+    /// shows it.
+    notes: Mutex<[Option<Arc<str>>; 2]>,
 }
 
 impl Health {
@@ -71,9 +72,10 @@ impl Health {
         self.bits.load(Ordering::Acquire) == 0
     }
 
-    /// No judge but the named one has anything against it.
-    pub fn is_clear_but_for(&self, flag: Flag) -> bool {
-        self.bits.load(Ordering::Acquire) & !(flag as u32) == 0
+    /// No judge but the named ones has anything against it.
+    pub fn is_clear_but_for(&self, flags: &[Flag]) -> bool {
+        let named = flags.iter().fold(0, |named, flag| named | *flag as u32);
+        self.bits.load(Ordering::Acquire) & !named == 0
     }
 
     pub fn flags(&self) -> impl Iterator<Item = Flag> {
@@ -81,12 +83,31 @@ impl Health {
         Flag::ALL.into_iter().filter(move |f| bits & *f as u32 != 0)
     }
 
-    pub fn note(&self) -> Option<Arc<str>> {
-        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What a judge has said of it last.
+    pub fn note(&self, judge: Flag) -> Option<Arc<str>> {
+        self.notes().get(place(judge)?)?.clone()
     }
 
-    pub fn set_note(&self, note: Option<Arc<str>>) {
-        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    /// Those of other judges than the checker and requests are not kept: they have their say elsewhere.
+    pub fn set_note(&self, judge: Flag, note: Option<Arc<str>>) {
+        if let Some(place) = place(judge)
+            && let Some(kept) = self.notes().get_mut(place)
+        {
+            *kept = note;
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, [Option<Arc<str>>; 2]> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a judge's note is kept.
+fn place(judge: Flag) -> Option<usize> {
+    match judge {
+        Flag::Check | Flag::Unproven => Some(0),
+        Flag::Outlier => Some(1),
+        _ => None,
     }
 }
 
@@ -105,7 +126,7 @@ mod tests {
                 assert!(health.has(raised), "{other:?} cleared {raised:?}");
             }
             assert!(!health.is_clear());
-            assert!(health.is_clear_but_for(raised));
+            assert!(health.is_clear_but_for(&[raised]));
             assert!(health.clear(raised));
             assert!(health.is_clear());
         }

@@ -16,4 +16,4 @@ pub use meta::Meta;
 pub use names::{InstanceId, NameError, ServiceName, Zone};
 pub use set::EndpointSet;
 pub use tally::{Outcome, Tally};
-pub use target::{History, Target, TargetId};
+pub use target::{History, Signs, Target, TargetId};

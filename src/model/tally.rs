@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Outcome {
     /// A complete answer that is no 5xx.
     Success,
-    /// A complete 5xx answer.
+    /// A complete 5xx answer other than the next.
     ServerError,
+    /// A complete answer that says "not me, not now": 502, 503, 504 or gRPC's UNAVAILABLE.
+    Unavailable,
     /// No connection.
     ConnectFailed,
     /// The connection broke before the answer was complete.
@@ -22,9 +24,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Success,
         Self::ServerError,
+        Self::Unavailable,
         Self::ConnectFailed,
         Self::Reset,
         Self::Protocol,
@@ -37,6 +40,7 @@ impl Outcome {
         match self {
             Self::Success => "success",
             Self::ServerError => "server_error",
+            Self::Unavailable => "unavailable",
             Self::ConnectFailed => "connect_failed",
             Self::Reset => "reset",
             Self::Protocol => "protocol",
@@ -48,6 +52,11 @@ impl Outcome {
     /// Evidence against the target.
     pub fn is_failure(self) -> bool {
         !matches!(self, Self::Success | Self::Abandoned)
+    }
+
+    /// Evidence that the target is not there for anybody, whatever the request: one that answers with a 500 is.
+    pub fn is_outage(self) -> bool {
+        self.is_failure() && self != Self::ServerError
     }
 }
 
@@ -71,6 +80,10 @@ impl Tally {
         Outcome::ALL.into_iter().map(|o| self.get(o)).sum()
     }
 
+    pub fn outages(&self) -> u64 {
+        Outcome::ALL.into_iter().filter(|o| o.is_outage()).map(|o| self.get(o)).sum()
+    }
+
     pub fn failures(&self) -> u64 {
         Outcome::ALL.into_iter().filter(|o| o.is_failure()).map(|o| self.get(o)).sum()
     }
@@ -86,7 +99,7 @@ mod tests {
         for outcome in Outcome::ALL {
             tally.count(outcome);
         }
-        assert_eq!((tally.attempts(), tally.failures()), (7, 5));
+        assert_eq!((tally.attempts(), tally.failures(), tally.outages()), (8, 6, 5));
         assert_eq!(tally.get(Outcome::Abandoned), 1);
     }
 }

@@ -33,6 +33,17 @@ impl Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetId(u64);
 
+/// What the end of an attempt is a sign of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Signs {
+    /// Each fifth failed connection in a row: the instance may well have gone without a word of its registry.
+    pub doubt: bool,
+    /// Outages in a row.
+    pub outages: u32,
+    /// It was on trial, and this was the verdict.
+    pub trial: bool,
+}
+
 /// This process's experience with one instance.
 #[derive(Debug)]
 pub struct History {
@@ -42,6 +53,12 @@ pub struct History {
     pub tally: Tally,
     /// Failed connections in a row.
     unreached: AtomicU32,
+    /// Outages in a row, whatever their kind.
+    outages: AtomicU32,
+    /// It is out, or was and may prove itself: one request at a time.
+    trial: AtomicBool,
+    /// Somebody has taken back what was held against it.
+    pardoned: AtomicBool,
     since: Instant,
     /// Milliseconds from `since` to the newest response head, plus one; 0 = none yet.
     answered: AtomicU64,
@@ -63,6 +80,9 @@ impl History {
             load: Load::default(),
             tally: Tally::default(),
             unreached: AtomicU32::new(0),
+            outages: AtomicU32::new(0),
+            trial: AtomicBool::new(false),
+            pardoned: AtomicBool::new(false),
             since: now,
             answered: AtomicU64::new(0),
             retired: AtomicU64::new(0),
@@ -79,24 +99,76 @@ impl History {
         self.since
     }
 
-    /// Counts how an attempt ended; `true` at each fifth failed connection in a row, when the instance may well have
-    /// gone without a word of its registry.
-    pub fn count(&self, outcome: Outcome) -> bool {
+    /// Counts how an attempt ended, and says what that is a sign of.
+    pub fn count(&self, outcome: Outcome) -> Signs {
         self.tally.count(outcome);
-        match outcome {
-            Outcome::ConnectFailed => {
-                let before = self.unreached.fetch_add(1, Ordering::Relaxed);
-                before.wrapping_add(1).is_multiple_of(Self::DOUBTED)
-            }
-            Outcome::Abandoned => false,
-            _ => {
-                // Mostly it is 0 already, and a cell that is only read stays in every core's cache.
-                if self.unreached.load(Ordering::Relaxed) > 0 {
-                    self.unreached.store(0, Ordering::Relaxed);
-                }
-                false
-            }
+        let mut signs = Signs::default();
+        if outcome == Outcome::ConnectFailed {
+            let before = self.unreached.fetch_add(1, Ordering::Relaxed);
+            signs.doubt = before.wrapping_add(1).is_multiple_of(Self::DOUBTED);
+        } else if outcome != Outcome::Abandoned && self.unreached.load(Ordering::Relaxed) > 0 {
+            // Mostly it is 0 already, and a cell that is only read stays in every core's cache.
+            self.unreached.store(0, Ordering::Relaxed);
         }
+        if outcome.is_outage() {
+            signs.outages = self.outages.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            signs.trial = self.is_on_trial();
+        } else if outcome != Outcome::Abandoned {
+            if self.outages.load(Ordering::Relaxed) > 0 {
+                self.outages.store(0, Ordering::Relaxed);
+            }
+            signs.trial = self.is_on_trial() && self.acquit();
+        }
+        signs
+    }
+
+    /// Outages in a row since it was last here for somebody.
+    pub fn outages(&self) -> u32 {
+        self.outages.load(Ordering::Relaxed)
+    }
+
+    /// It was out on the evidence of requests, and gets one at a time until one succeeds.
+    pub fn is_on_trial(&self) -> bool {
+        self.trial.load(Ordering::Relaxed)
+    }
+
+    /// Requests that may be there at once, of `limit` otherwise: while it is on trial one, and none once that has failed,
+    /// until its judge has heard of it.
+    pub fn room(&self, limit: u32) -> u32 {
+        if !self.is_on_trial() { limit } else { u32::from(self.outages() == 0).min(limit) }
+    }
+
+    /// Keeps requests away from now on, whatever list somebody picks from.
+    pub fn bar(&self) {
+        self.outages.fetch_max(1, Ordering::Relaxed);
+        self.trial.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets it prove itself; what was before no longer counts.
+    pub fn try_again(&self) {
+        self.outages.store(0, Ordering::Relaxed);
+        self.trial.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing that requests have brought up against it counts any more.
+    pub fn forgive(&self) {
+        self.outages.store(0, Ordering::Relaxed);
+        self.acquit();
+    }
+
+    /// Ends the trial; `true` if there was one.
+    pub fn acquit(&self) -> bool {
+        self.trial.swap(false, Ordering::Relaxed)
+    }
+
+    /// Asks its judge to take back what requests have brought up against it.
+    pub fn pardon(&self) {
+        self.pardoned.store(true, Ordering::Release);
+    }
+
+    /// Whether that was asked since the last look.
+    pub fn take_pardon(&self) -> bool {
+        self.pardoned.load(Ordering::Relaxed) && self.pardoned.swap(false, Ordering::AcqRel)
     }
 
     /// The last connections all failed, so many that something is wrong.
@@ -186,8 +258,9 @@ mod tests {
     #[test]
     fn each_fifth_failed_connection_in_a_row_is_a_doubt() {
         let target = Target::new(Endpoint::at("127.0.0.1:1".parse().unwrap()), Instant::now());
-        let doubts =
-            |outcomes: &[Outcome]| outcomes.iter().filter(|outcome| target.history.count(**outcome)).count();
+        let doubts = |outcomes: &[Outcome]| {
+            outcomes.iter().filter(|outcome| target.history.count(**outcome).doubt).count()
+        };
         assert_eq!(doubts(&[Outcome::ConnectFailed; 4]), 0);
         assert_eq!(doubts(&[Outcome::Abandoned; 9]), 0, "an abandoned attempt says nothing");
         assert_eq!(doubts(&[Outcome::ConnectFailed; 1]), 1);
@@ -196,6 +269,38 @@ mod tests {
         assert_eq!(doubts(&[Outcome::ServerError, Outcome::ConnectFailed]), 0, "an answer: it was reached");
         assert_eq!(doubts(&[Outcome::ConnectFailed; 4]), 1);
         assert_eq!(target.history.tally.get(Outcome::ConnectFailed), 24);
+    }
+
+    #[test]
+    fn outages_in_a_row_are_counted_until_it_is_there_for_somebody() {
+        use Outcome::{Abandoned, ConnectFailed, Reset, ServerError, Success, Timeout, Unavailable};
+        let target = Target::new(Endpoint::at("127.0.0.1:1".parse().unwrap()), Instant::now());
+        let count = |outcome| target.history.count(outcome).outages;
+        let row = [Unavailable, ConnectFailed, Abandoned, Timeout, ServerError, Reset, Success, Reset];
+        assert_eq!(row.map(count), [1, 2, 0, 3, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_trial_ends_with_the_first_verdict() {
+        let target = Target::new(Endpoint::at("127.0.0.1:1".parse().unwrap()), Instant::now());
+        let history = &target.history;
+        (0..7).for_each(|_| _ = history.count(Outcome::Reset));
+        history.try_again();
+        assert_eq!(history.outages(), 0, "what was before no longer counts");
+        assert!(!history.count(Outcome::Abandoned).trial && history.is_on_trial(), "no verdict");
+        assert_eq!(history.room(9), 1);
+        assert_eq!(history.count(Outcome::Timeout), Signs { outages: 1, trial: true, doubt: false });
+        assert_eq!(history.room(9), 0);
+        assert_eq!(history.count(Outcome::Success), Signs { trial: true, ..Signs::default() });
+        assert_eq!(history.count(Outcome::Success), Signs::default());
+        assert!(!history.is_on_trial() && !history.acquit());
+        assert_eq!(history.room(9), 9);
+        history.bar();
+        assert_eq!(history.room(9), 0);
+        history.try_again();
+        assert_eq!(history.room(9), 1);
+        history.forgive();
+        assert_eq!(history.room(9), 9);
     }
 
     #[test]

@@ -79,10 +79,10 @@ impl Failed {
 
 /// What an answer counts as once it is complete, as far as its head says it.
 pub(super) fn outcome_of(head: &Head) -> Outcome {
-    if head.status.is_server_error() || grpc::failed(&head.fields) {
-        Outcome::ServerError
-    } else {
-        Outcome::Success
+    match head.status.as_u16() {
+        502..=504 => Outcome::Unavailable,
+        500.. => Outcome::ServerError,
+        _ => grpc::failed(&head.fields).unwrap_or(Outcome::Success),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What gRPC says in HTTP fields: deadlines, statuses and messages (grpc/doc/PROTOCOL-HTTP2.md, statuscodes.md).
 
+use crate::model::Outcome;
 use crate::net::field::Field;
 use crate::upstream::Fields;
 use http::HeaderMap;
@@ -9,9 +10,9 @@ use std::time::Duration;
 /// The instance cannot take the call just now; it is for the caller to try again, or for us.
 const UNAVAILABLE: &[u8] = b"14";
 
-/// Statuses that say that the instance itself has failed: INTERNAL, UNAVAILABLE and DATA_LOSS. Not UNKNOWN, which is what
+/// Other statuses that say that the instance itself has failed: INTERNAL and DATA_LOSS. Not UNKNOWN, which is what
 /// many servers make of every error of an application, and not RESOURCE_EXHAUSTED, which is mostly a quota of the caller's.
-const FAILURES: [&[u8]; 3] = [b"13", UNAVAILABLE, b"15"];
+const FAILURES: [&[u8]; 2] = [b"13", b"15"];
 
 /// Digits of a deadline.
 const MOST_DIGITS: usize = 8;
@@ -58,14 +59,21 @@ pub(super) fn is_unavailable(fields: &Fields) -> bool {
     fields.all(Field::GrpcStatus).next() == Some(UNAVAILABLE)
 }
 
-/// Whether the answer says in its head that the instance failed.
-pub(super) fn failed(fields: &Fields) -> bool {
-    fields.all(Field::GrpcStatus).next().is_some_and(|status| FAILURES.contains(&status))
+/// What an answer counts as that says in its head that the instance failed.
+pub(super) fn failed(fields: &Fields) -> Option<Outcome> {
+    fields.all(Field::GrpcStatus).next().and_then(failure)
 }
 
-/// Whether it says so after its messages.
-pub(super) fn failed_at_last(trailers: &HeaderMap) -> bool {
-    trailers.get("grpc-status").is_some_and(|status| FAILURES.contains(&status.as_bytes()))
+/// The same if it says so after its messages.
+pub(super) fn failed_at_last(trailers: &HeaderMap) -> Option<Outcome> {
+    trailers.get("grpc-status").and_then(|status| failure(status.as_bytes()))
+}
+
+fn failure(status: &[u8]) -> Option<Outcome> {
+    match status {
+        UNAVAILABLE => Some(Outcome::Unavailable),
+        status => FAILURES.contains(&status).then_some(Outcome::ServerError),
+    }
 }
 
 /// A text as `grpc-message` has it: what is not printable ASCII, and the percent sign, in codes.

@@ -1,6 +1,6 @@
 //! Copies of requests: sent to another service beside the real ones, their answers read and thrown away.
 
-use super::failed::blame;
+use super::failed::{blame, outcome_of};
 use super::upload::{Charge, Upload};
 use super::worker::Worker;
 use crate::balance::{PickCtx, Tried};
@@ -98,6 +98,6 @@ impl Copy {
                 break;
             }
         }
-        ticket.finish(if head.status.is_server_error() { Outcome::ServerError } else { Outcome::Success });
+        ticket.finish(outcome_of(&head));
     }
 }

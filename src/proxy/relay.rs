@@ -177,9 +177,9 @@ impl Relay {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.starved = frame.is_pending();
         if let Poll::Ready(Some(Ok(frame))) = &frame
-            && frame.trailers_ref().is_some_and(grpc::failed_at_last)
+            && let Some(failure) = frame.trailers_ref().and_then(grpc::failed_at_last)
         {
-            self.outcome = Outcome::ServerError;
+            self.outcome = failure;
         }
         let ended = match &frame {
             Poll::Pending => return frame,

@@ -23,6 +23,13 @@ pub enum Kind {
     EndpointHealthy,
     /// The registry calls it passing, and requests or checks do not reach it.
     EndpointDisputed,
+    /// Requests failed at it so often that it gets none for a while.
+    EndpointEjected,
+    /// It is one like the others again.
+    EndpointReadmitted,
+    /// So few instances are usable that our own verdicts are ignored.
+    PanicBegan,
+    PanicEnded,
     /// More endpoints changed at once than deserve a line each.
     SetChanged,
     /// A registry entry that cannot be used.
@@ -53,7 +60,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::EndpointAdded,
         Self::EndpointRemoved,
         Self::EndpointChanged,
@@ -62,6 +69,10 @@ impl Kind {
         Self::EndpointUnhealthy,
         Self::EndpointHealthy,
         Self::EndpointDisputed,
+        Self::EndpointEjected,
+        Self::EndpointReadmitted,
+        Self::PanicBegan,
+        Self::PanicEnded,
         Self::SetChanged,
         Self::EntrySkipped,
         Self::SourceFailing,
@@ -91,6 +102,10 @@ impl Kind {
             Self::EndpointUnhealthy => "endpoint_unhealthy",
             Self::EndpointHealthy => "endpoint_healthy",
             Self::EndpointDisputed => "endpoint_disputed",
+            Self::EndpointEjected => "endpoint_ejected",
+            Self::EndpointReadmitted => "endpoint_readmitted",
+            Self::PanicBegan => "panic_began",
+            Self::PanicEnded => "panic_ended",
             Self::SetChanged => "set_changed",
             Self::EntrySkipped => "entry_skipped",
             Self::SourceFailing => "source_failing",
@@ -120,6 +135,7 @@ impl Kind {
             | Self::SourceDoubted
             | Self::EntrySkipped
             | Self::EndpointDisputed
+            | Self::PanicBegan
             | Self::SnapshotRefused
             | Self::RegistrationLost
             | Self::RegistrationFailing => tracing::warn!(service, addr, detail, "{word}"),

@@ -254,7 +254,7 @@ async fn a_service_shows_its_endpoints_by_address_with_what_is_held_against_them
 
     process.change(1, |target| {
         target.history.health.raise(Flag::Check);
-        target.history.health.set_note(Some("connection refused".into()));
+        target.history.health.set_note(Flag::Check, Some("connection refused".into()));
     });
     let web = eventually("a smaller usable", LONG, || async {
         let web = json(&get(process.admin, "/api/services/web").await);
@@ -290,7 +290,7 @@ async fn ready_means_that_every_service_has_a_usable_instance() {
     assert_eq!(get(process.admin, "/readyz").await.status, 200);
     process.change(0, |target| {
         target.history.health.raise(Flag::Check);
-        target.history.health.set_note(Some("connection refused".into()));
+        target.history.health.set_note(Flag::Check, Some("connection refused".into()));
     });
     let got = eventually("not ready", LONG, || async {
         Some(get(process.admin, "/readyz").await).filter(|got| got.status == 503)

@@ -67,7 +67,7 @@ async fn a_call_that_one_instance_is_unavailable_for_goes_to_another() {
     let (asked, retried) =
         (busy.requests().len() as f64, sidecar.metric("outrigger_retries_total{reason=\"status\"}").await);
     assert!(asked >= 1.0 && asked == retried, "{asked} {retried}");
-    assert_eq!(sidecar.metric("outrigger_upstream_attempts_total{outcome=\"server_error\"}").await, asked);
+    assert_eq!(sidecar.metric("outrigger_upstream_attempts_total{outcome=\"unavailable\"}").await, asked);
     // The whole body went to both.
     assert!(busy.requests().iter().chain(&free.requests()).all(|request| request.body == [0; 5]));
 }
@@ -97,7 +97,8 @@ async fn what_is_not_unavailable_is_passed_on() {
     ] {
         assert_eq!(status(&call(&sidecar, fields).await), Some(expected), "{fields}");
     }
-    assert_eq!((outcomes("server_error").await, outcomes("success").await), (4.0, 0.0));
+    assert_eq!((outcomes("server_error").await, outcomes("unavailable").await), (3.0, 1.0));
+    assert_eq!(outcomes("success").await, 0.0);
     // NOT_FOUND, RESOURCE_EXHAUSTED, UNKNOWN, UNAUTHENTICATED are the caller's, or may be.
     for wanted in ["5", "8", "2", "16"] {
         for late in ["", "x-late: 1\r\n"] {
@@ -105,7 +106,7 @@ async fn what_is_not_unavailable_is_passed_on() {
             assert_eq!(status(&answer), Some(wanted));
         }
     }
-    assert_eq!((outcomes("server_error").await, outcomes("success").await), (4.0, 8.0));
+    assert_eq!((outcomes("server_error").await, outcomes("success").await), (3.0, 8.0));
     assert_eq!(sidecar.metric("outrigger_retries_total").await, 0.0);
     assert_eq!(server.requests().len() + other.requests().len(), 12);
 }

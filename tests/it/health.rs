@@ -406,7 +406,7 @@ async fn new_targets_have_their_first_verdict_at_once_good_or_bad() {
     flagged(&targets[0], &[]).await;
     flagged(&targets[1], &[Flag::Check]).await;
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
-    let note = targets[1].history.health.note().unwrap();
+    let note = targets[1].history.health.note(Flag::Check).unwrap();
     assert_eq!(&*note, "status 500, expected 200-299");
     let told = || async { (!checked.events().is_empty()).then_some(()) };
     eventually("an event", LIMIT, told).await;
@@ -433,7 +433,7 @@ async fn a_failing_instance_goes_after_fall_failures_and_returns_after_rise_pass
     instance.behave(answers(200, ""));
     checked.woken().await;
     assert_eq!(flags(&target), []);
-    assert_eq!(target.history.health.note(), None);
+    assert_eq!(target.history.health.note(Flag::Check), None);
     let passed = instance.requests().len() - before;
     assert!((2..=4).contains(&passed), "back after {passed} requests instead of 2");
     let told = || async { (checked.events().len() == 2).then_some(()) };
@@ -453,7 +453,7 @@ async fn a_killed_instance_goes_with_its_reason_and_its_successor_returns() {
         flagged(&target, &[]).await;
         drop(instance);
         flagged(&target, &[Flag::Check]).await;
-        assert_eq!(target.history.health.note().as_deref(), Some("connection refused"));
+        assert_eq!(target.history.health.note(Flag::Check).as_deref(), Some("connection refused"));
         let _successor = Instance::start_at(addr, answers(200, "")).await;
         flagged(&target, &[]).await;
     }
@@ -469,7 +469,7 @@ async fn a_hung_instance_goes_and_does_not_hold_up_its_neighbours() {
     flagged(&targets[1], &[]).await;
     assert_eq!(flags(&targets[0]), [Flag::Unproven], "its verdict is still out");
     flagged(&targets[0], &[Flag::Check]).await;
-    assert_eq!(targets[0].history.health.note().as_deref(), Some("timed out after 2s"));
+    assert_eq!(targets[0].history.health.note(Flag::Check).as_deref(), Some("timed out after 2s"));
     assert!(well.requests().len() >= 5, "{} checks of the neighbour meanwhile", well.requests().len());
 }
 

@@ -36,6 +36,7 @@ mod listener_tls;
 mod mass_loss;
 mod names;
 mod operator;
+mod outlier;
 mod overload;
 mod proxy_protocol;
 mod readme;

@@ -200,8 +200,7 @@ async fn an_empty_list_is_503_with_a_time_to_come_again() {
 async fn when_all_are_unhealthy_the_answer_says_how_many_are_known() {
     let instance = Instance::start("sick").await;
     instance.set_health(500).await;
-    let checks =
-        "[service.web.health]\nhttp = \"/health\"\ninterval = \"100ms\"\ntimeout = \"100ms\"\nfall = 1";
+    let checks = "panic = \"0%\"\n[service.web.health]\nhttp = \"/health\"\ninterval = \"100ms\"\ntimeout = \"100ms\"\nfall = 1";
     let sidecar = Sidecar::launch(&web(&[instance.addr(), refusing()], checks)).await;
     let answer = eventually("none is usable", SOON, async || {
         let answer = sidecar.get("web", "/").await;

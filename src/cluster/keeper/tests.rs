@@ -71,7 +71,7 @@ fn rehearse_with(
     let tasks = Tasks::new(Events::default());
     let (rewinds, silent) = (Arc::new(AtomicUsize::new(0)), Arc::<AtomicBool>::default());
     let name = ServiceName::new("web").unwrap();
-    let settings = ClusterSettings { checked, mode, ..ClusterSettings::new(name) };
+    let settings = ClusterSettings { checked, mode, panic: 0.0, ..ClusterSettings::new(name) };
     let (mut feeds, mut prompts) = (Vec::new(), Vec::new());
     for source in 0..sources {
         let (prompt, lines) = mpsc::unbounded_channel();

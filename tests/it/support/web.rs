@@ -10,7 +10,14 @@ pub fn web(addrs: &[SocketAddr], rules: &str) -> String {
 }
 
 /// The same under another name.
+///
+/// Failed requests take nobody out: what a test asks of an instance that fails, that instance gets.
 pub fn service(name: &str, addrs: &[SocketAddr], rules: &str) -> String {
+    defaults(name, addrs, rules) + &format!("[service.{name}.outlier]\nenabled = false\n")
+}
+
+/// The same as it is where nothing is configured.
+pub fn defaults(name: &str, addrs: &[SocketAddr], rules: &str) -> String {
     let list: Vec<_> = addrs.iter().map(ToString::to_string).collect();
     format!("[service.{name}]\nfrom = \"static://{}\"\n{rules}\n", list.join(","))
 }

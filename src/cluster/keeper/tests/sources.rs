@@ -227,7 +227,7 @@ async fn an_endpoint_that_the_registry_praises_and_nobody_reaches_is_disputed_on
     let target = stage.target(1);
     for _ in 0..3 {
         for _ in 0..5 {
-            if target.history.count(Outcome::ConnectFailed) {
+            if target.history.count(Outcome::ConnectFailed).doubt {
                 stage.cluster.doubted.notify_one();
             }
         }
@@ -242,7 +242,7 @@ async fn an_endpoint_that_the_registry_praises_and_nobody_reaches_is_disputed_on
     target.history.count(Outcome::Success);
     assert_eq!(disputed(&stage), 0);
     stage.target(2).history.health.raise(Flag::Check);
-    stage.target(2).history.health.set_note(Some("connection refused".into()));
+    stage.target(2).history.health.set_note(Flag::Check, Some("connection refused".into()));
     stage.upkeep.health_changed.notify_one();
     pass(SECOND).await;
     let events = stage.tasks.events().recent();
