@@ -57,7 +57,8 @@ impl Call<'_> {
             }
             tried.push(ticket.target().id());
             attempts += 1;
-            let limit = self.time_for(attempts, &tried, ticket.started());
+            let limit =
+                self.time_for(attempts, ticket.choices().saturating_sub(tried.len()), ticket.started());
             let mut failed = match self.attempt(ticket, limit, &may_repeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
@@ -283,11 +284,11 @@ impl Call<'_> {
         }
     }
 
-    /// This attempt's share: what is left, divided among the attempts that may still be made.
-    fn time_for(&self, attempt: u32, tried: &Tried, now: Instant) -> Duration {
+    /// This attempt's share: what is left, divided among the attempts that may still be made, at so many `others`.
+    fn time_for(&self, attempt: u32, others: usize, now: Instant) -> Duration {
         let retry = &self.exchange.cluster.settings.retry;
         let may_repeat = (self.traits.idempotent || retry.unsafe_methods) && self.upload.is_replayable();
-        let others = if may_repeat { self.exchange.cluster.usable().saturating_sub(tried.len()) } else { 0 };
+        let others = if may_repeat { others } else { 0 };
         let more = retry.attempts.saturating_sub(attempt).min(u32::try_from(others).unwrap_or(u32::MAX));
         self.left(now) / (1 + more)
     }
