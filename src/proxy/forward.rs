@@ -150,7 +150,9 @@ impl Call<'_> {
         };
         match sent {
             Ok(reply) => {
-                ticket.saw_head(Instant::now());
+                let now = Instant::now();
+                ticket.saw_head(now);
+                self.exchange.saw_head(now);
                 let answer = Answer { reply, ticket };
                 match self.judge(&answer) {
                     None => Ok(answer),
