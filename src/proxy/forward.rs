@@ -14,6 +14,7 @@ use crate::policy::{Ask, Denied, Failure, Next, RetryReason, decide};
 use crate::upstream::{ConnectionSettings, Framing, Head, Reply, SendError, Sending, Stage};
 use http::StatusCode;
 use std::cell::Cell;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -72,7 +73,7 @@ impl Call<'_> {
             };
             failed.settle();
             if !after.is_zero() {
-                tokio::time::sleep(after).await;
+                Box::pin(tokio::time::sleep(after)).await;
             }
             // Meanwhile the others may have gone or filled up, and the upload may have outgrown what is kept of it.
             ticket = match self.ticket(&tried, Instant::now()).await {
@@ -97,7 +98,8 @@ impl Call<'_> {
         };
         let mut picked = pick(now);
         if matches!(picked, Err(PickError::Undiscovered))
-            && cluster.wait_discovered(cluster.settings.timeouts.first_list.min(self.left(now))).await
+            && Box::pin(cluster.wait_discovered(cluster.settings.timeouts.first_list.min(self.left(now))))
+                .await
         {
             picked = pick(Instant::now());
         }
@@ -106,7 +108,7 @@ impl Call<'_> {
                 let (now, pick) = (Instant::now(), || pick(Instant::now()));
                 // Room at the instances of one part of a service is none for the others.
                 let again = !tried.is_empty() || cluster.is_part();
-                cluster.pick_in_turn(self.left(now), again, pick).await
+                Box::pin(cluster.pick_in_turn(self.left(now), again, pick)).await
             }
             picked => picked,
         }
@@ -132,11 +134,13 @@ impl Call<'_> {
                             || cluster.budget.retry(worker.index, Instant::now())) =>
                 {
                     cluster.tally(worker.index).retry(RetryReason::StaleConnection);
-                    self.send(&target, settings, true).await
+                    Box::pin(self.send(&target, settings, true)).await
                 }
                 sent => sent,
             }
         };
+        // By reference: what is handed to a future by value has room in it twice.
+        let sending = std::pin::pin!(sending);
         let sent = match self.in_time(sending, ticket.started(), limit).await {
             Ok(sent) => sent,
             Err(Late::Instance) => {
@@ -222,14 +226,13 @@ impl Call<'_> {
     /// that clock stands still, and the client has its own.
     async fn in_time<T>(
         &self,
-        sending: impl Future<Output = T>,
+        mut sending: Pin<&mut impl Future<Output = T>>,
         begun: Instant,
         limit: Duration,
     ) -> Result<T, Late> {
         let idle = self.exchange.cluster.settings.timeouts.idle;
         // A gRPC deadline stands still for nobody.
         let end = self.traits.deadline.map(|deadline| self.exchange.started + deadline);
-        let mut sending = std::pin::pin!(sending);
         let mut now = begun;
         let mut deadline = begun + limit.min(idle);
         loop {
