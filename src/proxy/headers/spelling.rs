@@ -261,7 +261,6 @@ mod tests {
             ("e", "5", "E", None),
             ("g", "7", "G", None),
             ("f", "6", "F", None),
-            ("g", "7", "g", None),
         ] {
             assert_eq!(names.of_field(name, value.as_bytes()), spelled.as_bytes(), "{name}");
             let line = names.whole().map(|(from, to)| names.fields()[from..to].to_vec());
