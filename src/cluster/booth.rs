@@ -52,11 +52,6 @@ impl Booth {
         eligible.len() > tried.len() || eligible.iter().any(|target| !tried.contains(target.id()))
     }
 
-    /// How many targets this booth chooses from.
-    pub fn usable(&self) -> usize {
-        self.choice(&self.snapshot.load()).0.len()
-    }
-
     /// Chooses a target and opens a ticket for it. Never waits: one load, then the picker.
     ///
     /// # Errors
@@ -65,7 +60,8 @@ impl Booth {
         let snapshot = self.snapshot.load();
         let (eligible, picker) = self.choice(&snapshot);
         let Some(target) = picker.pick(ctx) else { return Err(snapshot.why_none(eligible.len())) };
-        self.open(target, ctx.now).map_or_else(|| self.pick_around(eligible, picker, target.id(), ctx), Ok)
+        self.open(target, eligible.len(), ctx.now)
+            .map_or_else(|| self.pick_around(eligible, picker, target.id(), ctx), Ok)
     }
 
     /// The picker's first choice is `full`.
@@ -82,21 +78,21 @@ impl Booth {
         for _ in 1..Tried::MOST {
             let mut ctx = PickCtx { hash: ctx.hash, tried: &seen, rng: ctx.rng, now: ctx.now };
             let Some(target) = picker.pick(&mut ctx) else { break };
-            if let Some(ticket) = self.open(target, ctx.now) {
+            if let Some(ticket) = self.open(target, eligible.len(), ctx.now) {
                 return Ok(ticket);
             }
             seen.push(target.id());
         }
         // So many were full that the picker's choice no longer matters: any that has room.
         let mut untried = eligible.iter().filter(|target| !ctx.tried.contains(target.id()));
-        untried.find_map(|target| self.open(target, ctx.now)).ok_or(PickError::Saturated)
+        untried.find_map(|target| self.open(target, eligible.len(), ctx.now)).ok_or(PickError::Saturated)
     }
 
-    /// A ticket for the target, unless it is at its limit.
-    fn open(self: &Rc<Self>, target: &Arc<Target>, now: Instant) -> Option<Ticket> {
+    /// A ticket for the target, one of so many, unless it is at its limit.
+    fn open(self: &Rc<Self>, target: &Arc<Target>, choices: usize, now: Instant) -> Option<Ticket> {
         let room = target.history.room(self.settings.limits.in_flight_per_target);
         let entered = target.history.load.enter(room);
-        entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), now))
+        entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), choices, now))
     }
 }
 

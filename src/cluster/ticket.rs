@@ -15,6 +15,7 @@ use tokio::time::Instant;
 pub struct Ticket {
     booth: Rc<Booth>,
     target: Arc<Target>,
+    choices: usize,
     started: Instant,
     outcome: Outcome,
     settled: bool,
@@ -22,12 +23,17 @@ pub struct Ticket {
 
 impl Ticket {
     /// The caller has entered the target's load; the ticket leaves it.
-    pub(super) fn open(booth: Rc<Booth>, target: Arc<Target>, now: Instant) -> Self {
-        Self { booth, target, started: now, outcome: Outcome::Abandoned, settled: false }
+    pub(super) fn open(booth: Rc<Booth>, target: Arc<Target>, choices: usize, now: Instant) -> Self {
+        Self { booth, target, choices, started: now, outcome: Outcome::Abandoned, settled: false }
     }
 
     pub fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// How many targets there were to choose from.
+    pub fn choices(&self) -> usize {
+        self.choices
     }
 
     /// When it was opened.

@@ -234,12 +234,12 @@ impl Client {
     /// The answer is complete.
     pub fn end(&self, now: Instant) {
         self.enter(Phase::Ending, now);
-        self.ended_in.store(self.turn.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.ended_in.store(self.turn(), Ordering::Relaxed);
     }
 
     /// The answer is written: mostly in the turn in which it was complete, whose time is as good as now.
     pub fn rest(&self) {
-        if self.ended_in.load(Ordering::Relaxed) == self.turn.load(Ordering::Relaxed) {
+        if self.ended_in.load(Ordering::Relaxed) == self.turn() {
             self.phase.store(Phase::Idle as u8, Ordering::Relaxed);
         } else {
             self.enter_at_sweep(Phase::Idle);
@@ -344,7 +344,12 @@ impl Client {
 
     /// The connection's task runs once more.
     pub fn take_turn(&self) {
-        self.turn.store(self.turn.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.turn.store(self.turn().wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Which of its turns it is.
+    pub fn turn(&self) -> u32 {
+        self.turn.load(Ordering::Relaxed)
     }
 
     /// Remembers the connection's task.

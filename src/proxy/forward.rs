@@ -14,6 +14,7 @@ use crate::policy::{Ask, Denied, Failure, Next, RetryReason, decide};
 use crate::upstream::{ConnectionSettings, Framing, Head, Reply, SendError, Sending, Stage};
 use http::StatusCode;
 use std::cell::Cell;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -57,7 +58,8 @@ impl Call<'_> {
             }
             tried.push(ticket.target().id());
             attempts += 1;
-            let limit = self.time_for(attempts, &tried, ticket.started());
+            let limit =
+                self.time_for(attempts, ticket.choices().saturating_sub(tried.len()), ticket.started());
             let mut failed = match self.attempt(ticket, limit, &may_repeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
@@ -71,7 +73,7 @@ impl Call<'_> {
             };
             failed.settle();
             if !after.is_zero() {
-                tokio::time::sleep(after).await;
+                Box::pin(tokio::time::sleep(after)).await;
             }
             // Meanwhile the others may have gone or filled up, and the upload may have outgrown what is kept of it.
             ticket = match self.ticket(&tried, Instant::now()).await {
@@ -96,7 +98,8 @@ impl Call<'_> {
         };
         let mut picked = pick(now);
         if matches!(picked, Err(PickError::Undiscovered))
-            && cluster.wait_discovered(cluster.settings.timeouts.first_list.min(self.left(now))).await
+            && Box::pin(cluster.wait_discovered(cluster.settings.timeouts.first_list.min(self.left(now))))
+                .await
         {
             picked = pick(Instant::now());
         }
@@ -105,7 +108,7 @@ impl Call<'_> {
                 let (now, pick) = (Instant::now(), || pick(Instant::now()));
                 // Room at the instances of one part of a service is none for the others.
                 let again = !tried.is_empty() || cluster.is_part();
-                cluster.pick_in_turn(self.left(now), again, pick).await
+                Box::pin(cluster.pick_in_turn(self.left(now), again, pick)).await
             }
             picked => picked,
         }
@@ -131,11 +134,13 @@ impl Call<'_> {
                             || cluster.budget.retry(worker.index, Instant::now())) =>
                 {
                     cluster.tally(worker.index).retry(RetryReason::StaleConnection);
-                    self.send(&target, settings, true).await
+                    Box::pin(self.send(&target, settings, true)).await
                 }
                 sent => sent,
             }
         };
+        // By reference: what is handed to a future by value has room in it twice.
+        let sending = std::pin::pin!(sending);
         let sent = match self.in_time(sending, ticket.started(), limit).await {
             Ok(sent) => sent,
             Err(Late::Instance) => {
@@ -149,7 +154,9 @@ impl Call<'_> {
         };
         match sent {
             Ok(reply) => {
-                ticket.saw_head(Instant::now());
+                let now = Instant::now();
+                ticket.saw_head(now);
+                self.exchange.saw_head(now);
                 let answer = Answer { reply, ticket };
                 match self.judge(&answer) {
                     None => Ok(answer),
@@ -219,14 +226,13 @@ impl Call<'_> {
     /// that clock stands still, and the client has its own.
     async fn in_time<T>(
         &self,
-        sending: impl Future<Output = T>,
+        mut sending: Pin<&mut impl Future<Output = T>>,
         begun: Instant,
         limit: Duration,
     ) -> Result<T, Late> {
         let idle = self.exchange.cluster.settings.timeouts.idle;
         // A gRPC deadline stands still for nobody.
         let end = self.traits.deadline.map(|deadline| self.exchange.started + deadline);
-        let mut sending = std::pin::pin!(sending);
         let mut now = begun;
         let mut deadline = begun + limit.min(idle);
         loop {
@@ -283,11 +289,11 @@ impl Call<'_> {
         }
     }
 
-    /// This attempt's share: what is left, divided among the attempts that may still be made.
-    fn time_for(&self, attempt: u32, tried: &Tried, now: Instant) -> Duration {
+    /// This attempt's share: what is left, divided among the attempts that may still be made, at so many `others`.
+    fn time_for(&self, attempt: u32, others: usize, now: Instant) -> Duration {
         let retry = &self.exchange.cluster.settings.retry;
         let may_repeat = (self.traits.idempotent || retry.unsafe_methods) && self.upload.is_replayable();
-        let others = if may_repeat { self.exchange.cluster.usable().saturating_sub(tried.len()) } else { 0 };
+        let others = if may_repeat { others } else { 0 };
         let more = retry.attempts.saturating_sub(attempt).min(u32::try_from(others).unwrap_or(u32::MAX));
         self.left(now) / (1 + more)
     }

@@ -16,7 +16,7 @@ use crate::cluster::{Booth, Ticket};
 use crate::model::Outcome;
 use crate::net::field::Field;
 use crate::upstream::Reply;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use hyper::body::{Body, Incoming};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
@@ -29,12 +29,15 @@ use tokio::time::Instant;
 pub(super) async fn serve(
     seat: Rc<Seat>,
     cluster: Rc<Booth>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (worker, client) = (Rc::clone(&seat.worker), Arc::clone(&seat.client));
     let led = route::lead(&seat, cluster, request.uri(), request.method(), request.headers());
     let mut exchange = Exchange::open(worker, led, client, Instant::now());
-    let response = answer(&exchange, seat, request).await;
+    // Whoever asks to switch protocols brings the means to do so; others bring nothing.
+    let switching = (!request.extensions().is_empty()).then(|| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    let response = answer(&exchange, seat, &mut parts, body, switching).await;
     exchange.client.overtaken().await;
     exchange.client.announce();
     exchange.client.enter_at_sweep(Phase::Answering);
@@ -47,15 +50,15 @@ pub(super) async fn serve(
 async fn answer(
     exchange: &Exchange,
     seat: Rc<Seat>,
-    mut request: Request<Incoming>,
+    parts: &mut request::Parts,
+    body: Incoming,
+    switching: Option<OnUpgrade>,
 ) -> Response<ResponseBody> {
     let Exchange { worker, cluster, client, .. } = exchange;
     let refuse = |fault: &Fault, grpc| {
         tracing::debug!(service = %cluster.name(), code = fault.code(), ?fault, "own answer");
         fault.response(cluster, grpc, Instant::now())
     };
-    let switching = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let (mut parts, body) = request.into_parts();
     client.set_uploading(client.request(), !body.is_end_stream());
     let heard = client.take_heard();
     let upload = if body.is_end_stream() {
@@ -64,7 +67,7 @@ async fn answer(
         let body = Inflow::Alone(body, Arc::clone(client), client.request());
         Upload::new(body, cluster.settings.retry.body_limit, &worker.shared.replay_left)
     };
-    let head = match Head::read(&parts) {
+    let head = match Head::read(parts) {
         Ok(head) => head,
         Err(why) => return refuse(&Fault::BadRequest(why), false),
     };
@@ -91,10 +94,10 @@ async fn answer(
     }
     if traits.ends_here {
         worker.give_scratch_back(text);
-        return reflect(&parts);
+        return reflect(parts);
     }
     if let Some(spelled) = spelled
-        && let Err(fault) = route::change(exchange, &mut parts, traits, framing, &spelled, &mut text)
+        && let Err(fault) = route::change(exchange, parts, traits, framing, &spelled, &mut text)
     {
         worker.give_scratch_back(text);
         return refuse(&fault, traits.grpc);
@@ -111,7 +114,8 @@ async fn answer(
         // Hyper keeps the room of an emptied map for its next head.
         Ok(answer) => {
             parts.headers.clear();
-            respond(exchange, answer, traits, upload.refused(), switching, seat, parts.headers)
+            let headers = std::mem::take(&mut parts.headers);
+            respond(exchange, answer, traits, upload.refused(), switching, seat, headers)
         }
         Err(fault) => {
             exchange.unheard.set(upload.broke_off());

@@ -29,6 +29,8 @@ pub(super) struct Exchange {
     /// One of many on its connection; `None` if it has the connection for itself.
     pub stream: Option<Rc<Stream>>,
     pub started: Instant,
+    /// When the answer's head came, and in which turn of the client's task.
+    answered: Cell<Option<(u32, Instant)>>,
     /// The answer's status; 499 until there is one.
     pub code: u16,
     /// The client went away amid its upload: the answer reaches nobody.
@@ -74,15 +76,32 @@ impl Exchange {
             client,
             stream,
             started: now,
+            answered: Cell::new(None),
             code: Self::CLIENT_WENT_AWAY,
             unheard: Cell::new(false),
         }
     }
 }
 
+impl Exchange {
+    /// The head of an answer is here.
+    pub fn saw_head(&self, now: Instant) {
+        self.answered.set(Some((self.client.turn(), now)));
+    }
+
+    /// Now. An answer that came in one piece ends in the turn in which it began: a second look at the clock would cost
+    /// more than what happened since.
+    fn end(&self) -> Instant {
+        match self.answered.get() {
+            Some((turn, now)) if self.stream.is_none() && turn == self.client.turn() => now,
+            _ => Instant::now(),
+        }
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let now = Instant::now();
+        let now = self.end();
         let took = now.saturating_duration_since(self.started);
         self.cluster.tally(self.worker.index).request(self.code, took);
         tracing::debug!(service = %self.cluster.name(), code = self.code, ?took, peer = %self.client.peer, "request");

@@ -71,7 +71,8 @@ impl Alarm {
                 return Some(output);
             }
         }
-        tokio::time::timeout_at(deadline, future).await.ok()
+        // In a box: hardly anybody comes this far, and all would carry it with them.
+        Box::pin(tokio::time::timeout_at(deadline, future)).await.ok()
     }
 
     fn enter(self: &Rc<Self>, waker: &Waker) -> Place<'_> {

@@ -29,6 +29,26 @@ pub struct Head {
 pub struct Fields {
     text: Bytes,
     lines: Vec<Line>,
+    /// Which kinds are among them: most of those that are asked for are not.
+    kinds: Kinds,
+}
+
+/// A set of kinds of fields.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kinds(u32);
+
+impl Kinds {
+    fn of(lines: &[Line]) -> Self {
+        Self(lines.iter().fold(0, |kinds, line| kinds | Self::bit(line.field)))
+    }
+
+    fn has(self, field: Field) -> bool {
+        self.0 & Self::bit(field) != 0
+    }
+
+    fn bit(field: Field) -> u32 {
+        1 << field as u32
+    }
 }
 
 /// Where a field stands in the text.
@@ -80,6 +100,11 @@ pub enum Malformed {
 }
 
 impl Fields {
+    fn new(text: Bytes, lines: Vec<Line>) -> Self {
+        let kinds = Kinds::of(&lines);
+        Self { text, lines, kinds }
+    }
+
     /// In order, with repetitions; names as they are spelled, values as they came.
     pub fn iter(&self) -> impl Iterator<Item = (Field, &[u8], &[u8])> {
         self.lines.iter().map(|line| (line.field, self.slice(line.name), self.slice(line.value)))
@@ -113,7 +138,8 @@ impl Fields {
 
     /// The values of all fields of this kind.
     pub fn all(&self, field: Field) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().filter(move |line| line.field == field).map(|line| self.slice(line.value))
+        let lines = if self.kinds.has(field) { &*self.lines } else { &[] };
+        lines.iter().filter(move |line| line.field == field).map(|line| self.slice(line.value))
     }
 
     /// Bytes of the head that they came in.
@@ -150,7 +176,7 @@ impl Head {
         Ok(Some(Self {
             status,
             reason: (!usual).then_some(reason),
-            fields: Fields { text, lines: parsed.lines },
+            fields: Fields::new(text, parsed.lines),
             old: parsed.old,
         }))
     }
@@ -181,7 +207,7 @@ impl Head {
             }
         }
         push(b"\r\n");
-        Self { status, reason: None, fields: Fields { text: text.into(), lines }, old: false }
+        Self { status, reason: None, fields: Fields::new(text.into(), lines), old: false }
     }
 
     /// How long the body is that comes with it (RFC 9112, section 6.3).
@@ -191,18 +217,13 @@ impl Head {
             return Ok(Length::Known(0));
         }
         let mut length = None;
-        let mut coding = None;
-        for (field, _, value) in self.fields.iter() {
-            if field == Field::ContentLength {
-                let value = decimal(value).ok_or(Malformed::ContentLength)?;
-                if length.replace(value).is_some_and(|before| before != value) {
-                    return Err(Malformed::ContentLength);
-                }
-            } else if field == Field::TransferEncoding {
-                coding = Some(value);
+        for value in self.fields.all(Field::ContentLength) {
+            let value = decimal(value).ok_or(Malformed::ContentLength)?;
+            if length.replace(value).is_some_and(|before| before != value) {
+                return Err(Malformed::ContentLength);
             }
         }
-        match (coding, length) {
+        match (self.fields.all(Field::TransferEncoding).last(), length) {
             (Some(_), _) if self.old => Err(Malformed::OldCoding),
             (Some(coding), _) => {
                 let last = coding.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();

@@ -128,7 +128,8 @@ impl Upstream {
             let reused = kept.as_ref().is_some_and(|line| line.borrow().used);
             let line = match kept {
                 Some(line) => line,
-                None => self.open(target, settings).await?,
+                // In a box, as all that is rare: a request's future is moved as a whole when it begins.
+                None => Box::pin(self.open(target, settings)).await?,
             };
             match exchange(&line, &mut outgoing, ask).await {
                 Ok(head) => {

@@ -156,8 +156,8 @@ impl<'a> Head<'a> {
         out: &mut Vec<u8>,
     ) -> Result<usize, &'static str> {
         let request::Parts { method, uri, headers, version, .. } = self.parts;
-        let mut out = Out(out);
         let mut spelling = heard.names();
+        let mut out = Out { text: out, lines: spelling.fields(), run: (0, 0) };
         let target = self.target(&spelling)?;
         // An absolute target may have a query and no path (RFC 9112, section 3.2.1).
         let slash: &[u8] = if target.starts_with(b"?") { b"/" } else { b"" };
@@ -169,7 +169,7 @@ impl<'a> Head<'a> {
         let (mut forwarded, mut proto, mut forwarded_host, mut trace) = (false, false, false, false);
         for (name, value) in headers {
             let field = Field::of(name.as_str().as_bytes());
-            let spelled = spelling.of(name.as_str());
+            let spelled = spelling.of_field(name.as_str(), value.as_bytes());
             match field {
                 _ if field.is_hop_by_hop() || self.named.has(spelled) => {}
                 // A length without a body would make one of what comes next.
@@ -179,7 +179,7 @@ impl<'a> Head<'a> {
                     Some(hops) => out.field(spelled, hops.saturating_sub(1).to_string().as_bytes()),
                     None => out.field(spelled, value.as_bytes()),
                 },
-                Field::Host => out.field(spelled, host.unwrap_or_default()),
+                Field::Host if authority.is_some() => out.field(spelled, host.unwrap_or_default()),
                 Field::ForwardedFor if forwarded => {}
                 Field::ForwardedFor => {
                     forwarded = true;
@@ -193,7 +193,10 @@ impl<'a> Head<'a> {
                     proto |= field == Field::ForwardedProto;
                     forwarded_host |= field == Field::ForwardedHost;
                     trace |= field == Field::Traceparent;
-                    out.field(spelled, value.as_bytes());
+                    match spelling.whole() {
+                        Some(line) => out.line(line),
+                        None => out.field(spelled, value.as_bytes()),
+                    }
                 }
             }
         }
@@ -228,10 +231,11 @@ impl<'a> Head<'a> {
             Version::HTTP_2 => b"via: 2.0 outrigger\r\n",
             _ => b"via: 1.1 outrigger\r\n",
         }]);
-        if !trace {
-            out.field(b"traceparent", &traceparent(rng));
+        if trace {
+            out.push(&[b"\r\n"]);
+        } else {
+            out.push(&[b"traceparent: ", &traceparent(rng), b"\r\n\r\n"]);
         }
-        out.push(&[b"\r\n"]);
         spelling.after_head(headers.len()).map(<[u8]>::len)
     }
 
@@ -288,17 +292,41 @@ fn hops_left(value: &[u8]) -> Option<u64> {
 }
 
 /// A head as it is written.
-struct Out<'a>(&'a mut Vec<u8>);
+struct Out<'a> {
+    text: &'a mut Vec<u8>,
+    /// Those that were heard ...
+    lines: &'a [u8],
+    /// ... and which of them come next: mostly many go on as they came, in one piece.
+    run: (usize, usize),
+}
 
 impl Out<'_> {
     fn push(&mut self, parts: &[&[u8]]) {
+        self.end_run();
         for part in parts {
-            self.0.extend_from_slice(part);
+            self.text.extend_from_slice(part);
         }
     }
 
     fn field(&mut self, name: &[u8], value: &[u8]) {
         self.push(&[name, b": ", value, b"\r\n"]);
+    }
+
+    /// One of the lines, by its place.
+    fn line(&mut self, (from, to): (usize, usize)) {
+        if self.run.1 != from {
+            self.end_run();
+            self.run.0 = from;
+        }
+        self.run.1 = to;
+    }
+
+    fn end_run(&mut self) {
+        let (from, to) = self.run;
+        if from != to {
+            self.text.extend_from_slice(self.lines.get(from..to).unwrap_or_default());
+            self.run.0 = to;
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Names<'a> {
     line: u32,
     /// Lines that were found.
     found: u128,
+    /// Where among the fields the last of them stands that reads exactly as we would write it.
+    whole: Option<(usize, usize)>,
     /// Some line ended in LF alone.
     bare: bool,
 }
@@ -37,7 +39,8 @@ impl<'a> Heard<'a> {
         // Empty lines before a request are no part of it (RFC 9112, section 2.2).
         let blank = self.0.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let text = self.0.get(blank..).unwrap_or_default();
-        let mut names = Names { first: text, fields: b"", next: b"", line: 0, found: 0, bare: false };
+        let mut names =
+            Names { first: text, fields: b"", next: b"", line: 0, found: 0, whole: None, bare: false };
         names.fields = names.after_line(text);
         names.next = names.fields;
         names.first = text.get(..text.len() - names.fields.len()).unwrap_or_default();
@@ -75,6 +78,31 @@ impl<'a> Names<'a> {
             Some(beyond) if !self.bare => Ok(beyond),
             _ => Err("a line that ends in LF without CR (RFC 9112, section 2.2)"),
         }
+    }
+
+    /// As [`Self::of`], and looks whether the whole line may be kept: mostly it may, and its end is known then.
+    pub fn of_field<'b>(&mut self, name: &'b str, value: &[u8]) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        self.whole = None;
+        let Some((spelled, after)) = reads(self.next, name, value) else { return self.of(name) };
+        let place = |rest: &[u8]| self.fields.len() - rest.len();
+        self.whole = Some((place(self.next), place(after)));
+        self.found |= 1_u128.checked_shl(self.line).unwrap_or_default();
+        self.next = after;
+        self.line += 1;
+        spelled
+    }
+
+    /// Where the line of the field that was asked for last stands in [`Self::fields`], if it reads `Name: value`.
+    pub fn whole(&self) -> Option<(usize, usize)> {
+        self.whole
+    }
+
+    /// All lines of the head after the first.
+    pub fn fields(&self) -> &'a [u8] {
+        self.fields
     }
 
     /// `name` as it was spelled. Mostly fields are asked for in the order in which they came.
@@ -115,6 +143,14 @@ impl<'a> Names<'a> {
 fn starts_with<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let (spelled, rest) = text.split_at_checked(name.len())?;
     (rest.first() == Some(&b':') && spelled.eq_ignore_ascii_case(name.as_bytes())).then_some(spelled)
+}
+
+/// The name at the front of the text and what comes after the line, if the line has this name and value and is written
+/// as we write it.
+fn reads<'a>(text: &'a [u8], name: &str, value: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let (spelled, rest) = text.split_at_checked(name.len())?;
+    let after = rest.strip_prefix(b": ")?.strip_prefix(value)?.strip_prefix(b"\r\n")?;
+    spelled.eq_ignore_ascii_case(name.as_bytes()).then_some((spelled, after))
 }
 
 fn after_line(text: &[u8]) -> &[u8] {
@@ -210,6 +246,27 @@ mod tests {
         ] {
             assert_eq!(names.of(asked), spelled.as_bytes(), "{asked}");
         }
+    }
+
+    #[test]
+    fn lines_that_are_written_as_we_do_are_known_whole() {
+        let text = b"GET / HTTP/1.1\r\nHOST: h\r\nA:1\r\nB:  2\r\nC: 3 \r\nD: \r\nE: 5\nF: 6\r\nG: 7\r\n\r\n";
+        let mut names = Heard(text).names();
+        for (name, value, spelled, whole) in [
+            ("host", "h", "HOST", Some("HOST: h\r\n")),
+            ("a", "1", "A", None),
+            ("b", "2", "B", None),
+            ("c", "3", "C", None),
+            ("d", "", "D", Some("D: \r\n")),
+            ("e", "5", "E", None),
+            ("g", "7", "G", None),
+            ("f", "6", "F", None),
+        ] {
+            assert_eq!(names.of_field(name, value.as_bytes()), spelled.as_bytes(), "{name}");
+            let line = names.whole().map(|(from, to)| names.fields()[from..to].to_vec());
+            assert_eq!(line.as_deref(), whole.map(str::as_bytes), "{name}");
+        }
+        assert!(names.after_head(8).is_err(), "a bare LF is seen all the same");
     }
 
     #[test]
