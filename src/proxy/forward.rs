@@ -22,6 +22,9 @@ use tokio::time::Instant;
 /// Between two looks at a client that keeps its instance waiting.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
+/// Who has had less than this before the client's own deadline was over has not failed.
+const FAIR_TIME: Duration = Duration::from_secs(1);
+
 /// Who has kept an attempt waiting for too long.
 enum Late {
     Instance,
@@ -144,7 +147,8 @@ impl Call<'_> {
         let sent = match self.in_time(sending, ticket.started(), limit).await {
             Ok(sent) => sent,
             Err(Late::Instance) => {
-                ticket.finish(Outcome::Timeout);
+                let is_hasty = self.traits.deadline.is_some() && ticket.started().elapsed() < FAIR_TIME;
+                ticket.finish(if is_hasty { Outcome::Abandoned } else { Outcome::Timeout });
                 return Err(Failed::Fault(Failure::Timeout, Fault::Timeout(target.endpoint.addr)));
             }
             Err(Late::Client) => {
@@ -190,8 +194,10 @@ impl Call<'_> {
         };
         let timed;
         let head = match self.traits.deadline {
-            Some(_) => {
-                timed = grpc::with_timeout(self.head, self.left(Instant::now()));
+            // Of the whole call, while our own time limit is for the head alone.
+            Some(deadline) => {
+                let left = (self.exchange.started + deadline).saturating_duration_since(Instant::now());
+                timed = grpc::with_timeout(self.head, left);
                 &*timed
             }
             None => self.head,

@@ -190,7 +190,8 @@ impl ResponseBody {
 impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-            self.finish(Outcome::Timeout);
+            // It did what it was asked to until then.
+            self.finish(Outcome::Abandoned);
             return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));
         }
         let frame = Pin::new(&mut self.body).poll_frame(cx);

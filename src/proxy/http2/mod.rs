@@ -53,6 +53,12 @@ const SOON: Duration = Duration::from_secs(1);
 /// client (CVE-2023-44487). Envoy has the same rule.
 const JUDGED_STREAMS: u64 = 500;
 
+/// A call that had less time was never meant to be answered.
+const SHORTEST_DEADLINE: Duration = Duration::from_millis(20);
+
+/// So much sooner than ours a client's clock may say that its deadline is over.
+const CLOCKS: Duration = Duration::from_millis(50);
+
 /// What the streams of one connection share.
 #[derive(Debug)]
 struct Front {
@@ -176,9 +182,11 @@ impl Front {
         &self.seat.client
     }
 
-    /// The client has given up a stream that began then.
-    fn gives_up(&self, begun: Instant) {
-        if begun.elapsed() < SOON {
+    /// The client has given up a stream that began then. A call whose own deadline was over is none that nobody wanted,
+    /// if that was a deadline.
+    fn gives_up(&self, begun: Instant, deadline: Option<Instant>) {
+        let is_over = |end: &Instant| *end >= begun + SHORTEST_DEADLINE && Instant::now() + CLOCKS >= *end;
+        if begun.elapsed() < SOON && !deadline.as_ref().is_some_and(is_over) {
             self.given_up.set(self.given_up.get() + 1);
         }
     }

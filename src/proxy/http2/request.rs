@@ -52,7 +52,7 @@ async fn serve(open: Open, request: Request<RecvStream>, respond: SendResponse) 
         .await
     };
     // With what was under way, the attempts end: their instances see it.
-    let Some(ready) = ready else { return front.gives_up(now) };
+    let Some(ready) = ready else { return front.gives_up(now, stream.deadline()) };
     let client_left = exchange.unheard.get();
     match ready {
         Ready::Answer(answer) => {

@@ -72,13 +72,12 @@ pub(super) async fn send(
     if !end {
         match line.relay(&mut body).await {
             Ok(()) => {}
-            Err(Over::Gone) => return front.gives_up(begun),
+            Err(Over::Gone) => return front.gives_up(begun, stream.deadline()),
             Err(Over::Stalled) => {
                 body.time_out();
                 return line.send.send_reset(Reason::CANCEL);
             }
             Err(Over::Late) => {
-                body.time_out();
                 if has_length || line.send.send_trailers(Fault::too_late()).is_err() {
                     line.send.send_reset(Reason::CANCEL);
                 }
