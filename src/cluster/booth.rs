@@ -3,7 +3,7 @@
 use super::snapshot::Part;
 use super::{Cluster, PickError, Snapshot, Ticket};
 use crate::balance::{PickCtx, Picker, Tried};
-use crate::model::{Target, TargetId};
+use crate::model::{Entry, Outcome, Target, TargetId};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,8 +60,12 @@ impl Booth {
         let snapshot = self.snapshot.load();
         let (eligible, picker) = self.choice(&snapshot);
         let Some(target) = picker.pick(ctx) else { return Err(snapshot.why_none(eligible.len())) };
-        self.open(target, eligible.len(), ctx.now)
-            .map_or_else(|| self.pick_around(eligible, picker, target.id(), ctx), Ok)
+        let opened = if snapshot.panic {
+            self.open_any(target, eligible.len(), ctx.now)
+        } else {
+            self.open(target, eligible.len(), ctx.now)
+        };
+        opened.map_or_else(|| self.pick_around(eligible, picker, target.id(), ctx), Ok)
     }
 
     /// The picker's first choice is `full`.
@@ -84,15 +88,39 @@ impl Booth {
             seen.push(target.id());
         }
         // So many were full that the picker's choice no longer matters: any that has room.
-        let mut untried = eligible.iter().filter(|target| !ctx.tried.contains(target.id()));
-        untried.find_map(|target| self.open(target, eligible.len(), ctx.now)).ok_or(PickError::Saturated)
+        let untried = || eligible.iter().filter(|target| !ctx.tried.contains(target.id()));
+        let opened = untried().find_map(|target| self.open(target, eligible.len(), ctx.now));
+        // To be on trial is no reason to leave a request without any; one that was answered has that answer.
+        match opened {
+            Some(ticket) => Ok(ticket),
+            None if ctx.tried.is_empty() => {
+                let any = untried().find_map(|target| self.open_any(target, eligible.len(), ctx.now));
+                any.ok_or(PickError::Saturated)
+            }
+            None if untried().all(|target| !target.history.trial.is_free()) => Err(PickError::Exhausted),
+            None => Err(PickError::Saturated),
+        }
     }
 
-    /// A ticket for the target, one of so many, unless it is at its limit.
+    /// A ticket for the target, one of so many, unless it is at its limit or on trial with another request.
     fn open(self: &Rc<Self>, target: &Arc<Target>, choices: usize, now: Instant) -> Option<Ticket> {
-        let room = target.history.room(self.settings.limits.in_flight_per_target);
-        let entered = target.history.load.enter(room);
-        entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), choices, now))
+        let trial = match target.history.trial.enter() {
+            Entry::Free => false,
+            Entry::Trial => true,
+            Entry::Refused => return None,
+        };
+        let entered = target.history.load.enter(self.settings.limits.in_flight_per_target);
+        if !entered && trial {
+            target.history.trial.judge(Outcome::Abandoned);
+        }
+        entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), choices, trial, now))
+    }
+
+    /// The same, whether it is on trial or not.
+    #[cold]
+    fn open_any(self: &Rc<Self>, target: &Arc<Target>, choices: usize, now: Instant) -> Option<Ticket> {
+        let entered = target.history.load.enter(self.settings.limits.in_flight_per_target);
+        entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), choices, false, now))
     }
 }
 

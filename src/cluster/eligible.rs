@@ -34,13 +34,25 @@ pub(super) fn eligible(members: &[Member], mode: Mode, sources: usize, panic: f6
         theirs.filter(move |member| is_present(member) && kind(member))
     };
     let targets = |source, kind| -> Vec<_> { of(source, kind).map(|m| Arc::clone(&m.target)).collect() };
+    // Whoever is on trial gets a request at a time: no source to rely on, but one whose trials go on.
+    let mut on_trial: Vec<Arc<Target>> = Vec::new();
+    let mut few = None;
     for source in orders.iter().copied() {
-        let clear = targets(source, is_clear);
-        if !clear.is_empty() {
-            let panics = is_below(clear.len(), panic, of(source, is_judged).count());
-            let targets = if panics { targets(source, is_passing) } else { clear };
-            return Eligible { targets, source, panic: panics };
+        let mut clear = targets(source, is_clear);
+        if clear.iter().all(|target| !target.history.trial.is_free()) {
+            on_trial.append(&mut clear);
+        } else if is_below(clear.len(), panic, of(source, is_judged).count()) {
+            few = few.or(Some(source));
+        } else {
+            clear.append(&mut on_trial);
+            return Eligible { targets: clear, source, panic: false };
         }
+    }
+    if let Some(source) = few {
+        return Eligible { targets: targets(source, is_passing), source, panic: true };
+    }
+    if !on_trial.is_empty() {
+        return Eligible { targets: on_trial, source: orders.first().copied().flatten(), panic: false };
     }
     for (kind, panics) in [(may_serve_unproven as fn(&Member) -> bool, false), (is_passing, true)] {
         for source in orders.iter().copied().filter(|_| !panics || panic > 0.0) {
@@ -241,5 +253,23 @@ mod tests {
         // New ones whose first check is still out say nothing.
         let new = [clear(1), out(2, Flag::Unproven), out(3, Flag::Unproven), out(4, Flag::Unproven)];
         assert_eq!(serving(&new, 0.3), (false, vec![1]));
+    }
+
+    #[test]
+    fn in_failover_a_source_with_enough_goes_before_one_in_panic_or_on_trial() {
+        let serving = |members: &[Member]| {
+            let chosen = eligible(members, Mode::Failover, 2, 0.3);
+            let ports: Vec<_> = chosen.targets.iter().map(|t| t.endpoint.addr.port()).collect();
+            (chosen.source, chosen.panic, ports)
+        };
+        let sick = |port| member(port, Presence::Listed, &[Flag::Check]);
+        let few = [member(1, Presence::Listed, &[]), sick(2), sick(3), sick(4)];
+        let second = of(1, member(5, Presence::Listed, &[]));
+        assert_eq!(serving(&few), (Some(0), true, vec![1, 2, 3, 4]));
+        assert_eq!(serving(&[&few[..], std::slice::from_ref(&second)].concat()), (Some(1), false, vec![5]));
+        let tried = member(1, Presence::Listed, &[]);
+        tried.target.history.trial.offer();
+        assert_eq!(serving(std::slice::from_ref(&tried)), (Some(0), false, vec![1]));
+        assert_eq!(serving(&[tried, second]), (Some(1), false, vec![5, 1]), "or it would be tried never");
     }
 }

@@ -19,12 +19,20 @@ pub struct Ticket {
     started: Instant,
     outcome: Outcome,
     settled: bool,
+    /// Its end says whether the target is well again.
+    trial: bool,
 }
 
 impl Ticket {
     /// The caller has entered the target's load; the ticket leaves it.
-    pub(super) fn open(booth: Rc<Booth>, target: Arc<Target>, choices: usize, now: Instant) -> Self {
-        Self { booth, target, choices, started: now, outcome: Outcome::Abandoned, settled: false }
+    pub(super) fn open(
+        booth: Rc<Booth>,
+        target: Arc<Target>,
+        choices: usize,
+        trial: bool,
+        now: Instant,
+    ) -> Self {
+        Self { booth, target, choices, started: now, outcome: Outcome::Abandoned, settled: false, trial }
     }
 
     pub fn target(&self) -> &Arc<Target> {
@@ -47,6 +55,25 @@ impl Ticket {
         self.target.history.answered(now);
     }
 
+    /// It matters whether the target is there: it is on trial, or the last requests failed.
+    pub fn is_watched(&self) -> bool {
+        self.trial || self.target.history.outages() > 0
+    }
+
+    /// The target has begun to do what it was asked to; however long that takes, it is there.
+    pub fn proves(&mut self) {
+        self.target.history.proves();
+        if std::mem::take(&mut self.trial) {
+            self.judge(Outcome::Success);
+        }
+    }
+
+    #[cold]
+    fn judge(&self, outcome: Outcome) {
+        self.target.history.trial.judge(outcome);
+        self.booth.ejections.news.notify_one();
+    }
+
     /// Ends the attempt.
     pub fn finish(mut self, outcome: Outcome) {
         self.settle(outcome);
@@ -67,7 +94,9 @@ impl Ticket {
         if signs.doubt {
             self.booth.doubted.notify_one();
         }
-        if signs.trial || signs.outages >= self.booth.settings.outlier.consecutive {
+        if self.trial {
+            self.judge(self.outcome);
+        } else if signs.outages > 0 && signs.outages.is_multiple_of(self.booth.settings.outlier.consecutive) {
             self.booth.ejections.news.notify_one();
         }
         self.booth.tally(self.booth.worker).attempt(self.outcome);

@@ -14,6 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 /// Between two looks at the shares of success; a row of failures is looked at once it is long enough.
 const TURN: Duration = Duration::from_secs(1);
 
+/// After a look the next one waits this long, so that a storm of failures becomes a few.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// What those who make requests and the ejector of their service tell each other.
 #[derive(Debug, Default)]
 pub struct Ejections {
@@ -84,6 +87,45 @@ enum Stand {
     },
 }
 
+/// How many targets there are to lose.
+#[derive(Debug, Default)]
+struct Stock {
+    /// Those that nobody but us has anything against.
+    all: usize,
+    ejected: usize,
+    /// Those that requests can go to without a second thought.
+    sound: usize,
+}
+
+impl Stock {
+    fn of(listed: &[Arc<Target>]) -> Self {
+        let mut stock = Self::default();
+        for target in listed.iter().filter(|target| target.endpoint.weight.get() > 0) {
+            let health = &target.history.health;
+            stock.all += usize::from(health.is_clear_but_for(&[Flag::Outlier, Flag::Check]));
+            stock.ejected += usize::from(
+                health.is_clear_but_for(&[Flag::Outlier, Flag::Check]) && health.has(Flag::Outlier),
+            );
+            stock.sound += usize::from(is_sound(target));
+        }
+        stock
+    }
+
+    fn may_lose(&self, target: &Target, settings: &OutlierSettings) -> bool {
+        settings.may_eject(self.all, self.ejected, self.sound - usize::from(is_sound(target)))
+    }
+
+    fn lose(&mut self, target: &Target) {
+        self.ejected += 1;
+        self.sound -= usize::from(is_sound(target));
+    }
+}
+
+fn is_sound(target: &Target) -> bool {
+    let history = &target.history;
+    target.endpoint.weight.get() > 0 && history.health.is_clear() && history.trial.is_free()
+}
+
 impl Ejector {
     async fn run(mut self, mut targets: watch::Receiver<Arc<[Arc<Target>]>>) {
         let mut turns = tokio::time::interval(TURN);
@@ -99,6 +141,7 @@ impl Ejector {
             };
             let listed = Arc::clone(&targets.borrow_and_update());
             self.look(&listed, turn, Instant::now());
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -115,9 +158,11 @@ impl Ejector {
                 self.count(&target.history);
             }
         }
+        let mut stock = Stock::of(listed);
         for target in listed {
             let Some((evidence, detail)) = self.against(&target.history) else { continue };
-            if self.may_eject(listed, target) {
+            if stock.may_lose(target, &self.settings) {
+                stock.lose(target);
                 self.eject(target, evidence, detail, now);
                 changed = true;
             } else if let Some(record) = self.records.get_mut(&target.id())
@@ -125,7 +170,8 @@ impl Ejector {
             {
                 // There is nobody to try it beside.
                 record.stand = Stand::Watched { since: now };
-                target.history.acquit();
+                target.history.trial.end();
+                changed = true;
             }
         }
         if changed {
@@ -156,13 +202,16 @@ impl Ejector {
             Stand::Out { until } if until <= now => {
                 record.stand = Stand::Trial;
                 record.window.clear();
-                history.try_again();
+                history.proves();
+                history.trial.offer();
                 history.health.clear(Flag::Outlier)
             }
-            Stand::Trial if !history.is_on_trial() => {
+            Stand::Trial if history.trial.is_free() => {
                 record.stand = Stand::Watched { since: now };
+                history.proves();
                 self.readmit(target, "it has passed its trial");
-                false
+                // Whoever serves meanwhile may have to give way, and who waits has room.
+                true
             }
             Stand::Watched { since }
                 if now.saturating_duration_since(since) >= self.settings.forgiven_after =>
@@ -180,7 +229,9 @@ impl Ejector {
         let outages = history.outages();
         match record.map_or(Stand::Free, |record| record.stand) {
             Stand::Out { .. } => None,
-            Stand::Trial => (outages > 0)
+            Stand::Trial => history
+                .trial
+                .is_barred()
                 .then(|| (Evidence::Trial, "the first request after it came back failed".to_owned())),
             _ if outages >= self.settings.consecutive => {
                 Some((Evidence::Consecutive, format!("{outages} requests in a row failed")))
@@ -193,23 +244,13 @@ impl Ejector {
         }
     }
 
-    fn may_eject(&self, listed: &[Arc<Target>], target: &Target) -> bool {
-        let is_in_use = |other: &&Arc<Target>| other.endpoint.weight.get() > 0;
-        let of_ours = |other: &&Arc<Target>| other.history.health.is_clear_but_for(&[Flag::Outlier]);
-        let all: Vec<_> = listed.iter().filter(is_in_use).filter(of_ours).collect();
-        let ejected = all.iter().filter(|other| other.history.health.has(Flag::Outlier)).count();
-        let is_among = all.iter().any(|other| other.id() == target.id());
-        let others = all.len() - ejected - usize::from(is_among);
-        self.settings.may_eject(all.len(), ejected, others)
-    }
-
     fn eject(&mut self, target: &Target, evidence: Evidence, detail: String, now: Instant) {
         let record = self.records.entry(target.id()).or_default();
         record.times = record.times.saturating_add(1);
         record.window.clear();
         let term = self.settings.term(record.times, &mut self.rng);
         record.stand = Stand::Out { until: now + term };
-        target.history.bar();
+        target.history.trial.bar();
         target.history.health.set_note(Flag::Outlier, Some((&*detail).into()));
         target.history.health.raise(Flag::Outlier);
         if let Some(count) = self.ejections.counts.get(evidence as usize) {
@@ -228,7 +269,7 @@ impl Ejector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Endpoint;
+    use crate::model::{Endpoint, Entry};
     use rand::SeedableRng;
 
     struct Bench {
@@ -260,6 +301,13 @@ mod tests {
 
         fn succeed(&self, target: usize, times: usize) {
             (0..times).for_each(|_| _ = self.targets[target].history.count(Outcome::Success));
+        }
+
+        /// A request is the trial, and ends so.
+        fn judge(&self, target: usize, outcome: Outcome) {
+            let trial = &self.targets[target].history.trial;
+            assert_eq!(trial.enter(), Entry::Trial);
+            trial.judge(outcome);
         }
 
         /// A look without a turn, and who is out after it.
@@ -328,6 +376,20 @@ mod tests {
         let mut ten = Bench::new(10);
         (0..10).for_each(|target| ten.fail(target, 50));
         assert_eq!(ten.out().len(), 3);
+        // In panic those that fail their checks get requests too; the cap is theirs as well.
+        let mut sick = Bench::new(10);
+        for target in 2..10 {
+            sick.targets[target].history.health.raise(Flag::Check);
+            sick.fail(target, 50);
+        }
+        assert_eq!(sick.out().len(), 3);
+        // Who is on trial is no substitute.
+        let mut pair = Bench::new(2);
+        pair.fail(0, 5);
+        pair.out();
+        assert_eq!(pair.pass(13), [0; 0]);
+        pair.fail(1, 50);
+        assert_eq!(pair.out(), [0; 0]);
         // Whom another judge has taken out is none of those who are left.
         let mut two = Bench::new(2);
         two.targets[1].history.health.raise(Flag::Check);
@@ -342,13 +404,14 @@ mod tests {
         assert_eq!(bench.out(), [0]);
         assert_eq!(bench.pass(7), [0]);
         assert_eq!(bench.pass(6), [0; 0]);
-        assert!(bench.targets[0].history.is_on_trial());
-        bench.fail(0, 1);
+        bench.fail(0, 5);
+        assert_eq!(bench.out(), [0; 0], "requests from before say nothing of it now");
+        bench.judge(0, Outcome::Timeout);
         assert_eq!(bench.out(), [0], "one failure is enough");
         assert_eq!(bench.ejector.ejections.count(Evidence::Trial), 1);
         assert_eq!(bench.pass(15), [0], "for twice the time");
         assert_eq!(bench.pass(10), [0; 0]);
-        bench.succeed(0, 1);
+        bench.judge(0, Outcome::Success);
         bench.out();
         bench.fail(0, 4);
         assert_eq!(bench.out(), [0; 0], "it is one like the others again");
@@ -360,7 +423,7 @@ mod tests {
         bench.out();
         assert_eq!(bench.pass(22), [0], "the third time lasts three times as long");
         bench.pass(20);
-        bench.succeed(0, 1);
+        bench.judge(0, Outcome::Success);
         bench.pass(301);
         bench.fail(0, 5);
         bench.out();
@@ -374,9 +437,9 @@ mod tests {
         bench.out();
         bench.pass(13);
         bench.targets[1].history.health.raise(Flag::Check);
-        bench.fail(0, 1);
+        bench.judge(0, Outcome::Reset);
         assert_eq!(bench.out(), [0; 0]);
-        assert!(!bench.targets[0].history.is_on_trial(), "or it would get no request at all");
+        assert!(bench.targets[0].history.trial.is_free(), "or it would get no request at all");
     }
 
     #[test]
@@ -386,7 +449,7 @@ mod tests {
         bench.out();
         bench.targets[0].history.pardon();
         assert_eq!(bench.out(), [0; 0]);
-        assert!(!bench.targets[0].history.is_on_trial());
+        assert!(bench.targets[0].history.trial.is_free());
         assert_eq!(bench.told().last(), Some(&(Kind::EndpointReadmitted, 1)));
         // There is nothing to pardon, and nothing is remembered for later.
         bench.targets[1].history.pardon();

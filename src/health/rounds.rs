@@ -146,6 +146,10 @@ impl<A: Ask> Rounds<A> {
         let healthy = self.verdict.state() == State::Healthy;
         let reason = answer.as_ref().err().map(ToString::to_string);
         self.mark(healthy, reason.as_deref());
+        if healthy && answer.is_ok() {
+            // Who was out on the evidence of requests need not wait for one to prove itself.
+            self.history.trial.acquit();
+        }
         if turned {
             self.tell(before, reason.as_deref());
         }
@@ -161,8 +165,6 @@ impl<A: Ask> Rounds<A> {
         let health = &self.history.health;
         if healthy {
             health.set_note(Flag::Check, None);
-            // Who was out on the evidence of requests need not wait for one to prove itself.
-            self.history.acquit();
         } else if let Some(reason) = reason {
             health.set_note(Flag::Check, Some(reason.into()));
         }

@@ -8,6 +8,7 @@ mod names;
 mod set;
 mod tally;
 mod target;
+mod trial;
 
 pub use endpoint::{Endpoint, Standing, Weight};
 pub use health::{Flag, Health};
@@ -17,3 +18,4 @@ pub use names::{InstanceId, NameError, ServiceName, Zone};
 pub use set::EndpointSet;
 pub use tally::{Outcome, Tally};
 pub use target::{History, Signs, Target, TargetId};
+pub use trial::{Entry, Trial};

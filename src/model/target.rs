@@ -1,6 +1,6 @@
 //! An endpoint together with what this process has lived through with it.
 
-use super::{Endpoint, Flag, Health, Load, Outcome, Tally};
+use super::{Endpoint, Flag, Health, Load, Outcome, Tally, Trial};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,8 +40,6 @@ pub struct Signs {
     pub doubt: bool,
     /// Outages in a row.
     pub outages: u32,
-    /// It was on trial, and this was the verdict.
-    pub trial: bool,
 }
 
 /// This process's experience with one instance.
@@ -55,8 +53,7 @@ pub struct History {
     unreached: AtomicU32,
     /// Outages in a row, whatever their kind.
     outages: AtomicU32,
-    /// It is out, or was and may prove itself: one request at a time.
-    trial: AtomicBool,
+    pub trial: Trial,
     /// Somebody has taken back what was held against it.
     pardoned: AtomicBool,
     since: Instant,
@@ -81,7 +78,7 @@ impl History {
             tally: Tally::default(),
             unreached: AtomicU32::new(0),
             outages: AtomicU32::new(0),
-            trial: AtomicBool::new(false),
+            trial: Trial::default(),
             pardoned: AtomicBool::new(false),
             since: now,
             answered: AtomicU64::new(0),
@@ -112,14 +109,17 @@ impl History {
         }
         if outcome.is_outage() {
             signs.outages = self.outages.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            signs.trial = self.is_on_trial();
         } else if outcome != Outcome::Abandoned {
-            if self.outages.load(Ordering::Relaxed) > 0 {
-                self.outages.store(0, Ordering::Relaxed);
-            }
-            signs.trial = self.is_on_trial() && self.acquit();
+            self.proves();
         }
         signs
+    }
+
+    /// It was there for somebody: no row of outages goes on from here.
+    pub fn proves(&self) {
+        if self.outages.load(Ordering::Relaxed) > 0 {
+            self.outages.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Outages in a row since it was last here for somebody.
@@ -127,38 +127,10 @@ impl History {
         self.outages.load(Ordering::Relaxed)
     }
 
-    /// It was out on the evidence of requests, and gets one at a time until one succeeds.
-    pub fn is_on_trial(&self) -> bool {
-        self.trial.load(Ordering::Relaxed)
-    }
-
-    /// Requests that may be there at once, of `limit` otherwise: while it is on trial one, and none once that has failed,
-    /// until its judge has heard of it.
-    pub fn room(&self, limit: u32) -> u32 {
-        if !self.is_on_trial() { limit } else { u32::from(self.outages() == 0).min(limit) }
-    }
-
-    /// Keeps requests away from now on, whatever list somebody picks from.
-    pub fn bar(&self) {
-        self.outages.fetch_max(1, Ordering::Relaxed);
-        self.trial.store(true, Ordering::Relaxed);
-    }
-
-    /// Lets it prove itself; what was before no longer counts.
-    pub fn try_again(&self) {
-        self.outages.store(0, Ordering::Relaxed);
-        self.trial.store(true, Ordering::Relaxed);
-    }
-
     /// Nothing that requests have brought up against it counts any more.
     pub fn forgive(&self) {
-        self.outages.store(0, Ordering::Relaxed);
-        self.acquit();
-    }
-
-    /// Ends the trial; `true` if there was one.
-    pub fn acquit(&self) -> bool {
-        self.trial.swap(false, Ordering::Relaxed)
+        self.proves();
+        self.trial.end();
     }
 
     /// Asks its judge to take back what requests have brought up against it.
@@ -278,29 +250,6 @@ mod tests {
         let count = |outcome| target.history.count(outcome).outages;
         let row = [Unavailable, ConnectFailed, Abandoned, Timeout, ServerError, Reset, Success, Reset];
         assert_eq!(row.map(count), [1, 2, 0, 3, 0, 1, 0, 1]);
-    }
-
-    #[test]
-    fn a_trial_ends_with_the_first_verdict() {
-        let target = Target::new(Endpoint::at("127.0.0.1:1".parse().unwrap()), Instant::now());
-        let history = &target.history;
-        (0..7).for_each(|_| _ = history.count(Outcome::Reset));
-        history.try_again();
-        assert_eq!(history.outages(), 0, "what was before no longer counts");
-        assert!(!history.count(Outcome::Abandoned).trial && history.is_on_trial(), "no verdict");
-        assert_eq!(history.room(9), 1);
-        assert_eq!(history.count(Outcome::Timeout), Signs { outages: 1, trial: true, doubt: false });
-        assert_eq!(history.room(9), 0);
-        assert_eq!(history.count(Outcome::Success), Signs { trial: true, ..Signs::default() });
-        assert_eq!(history.count(Outcome::Success), Signs::default());
-        assert!(!history.is_on_trial() && !history.acquit());
-        assert_eq!(history.room(9), 9);
-        history.bar();
-        assert_eq!(history.room(9), 0);
-        history.try_again();
-        assert_eq!(history.room(9), 1);
-        history.forgive();
-        assert_eq!(history.room(9), 9);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The attempt loop: pick, send, judge, and on another target again while that makes sense.
 
 use super::error::Fault;
-use super::failed::{Answer, Failed, blame};
+use super::failed::{Answer, Failed, blame, outcome_of};
 use super::grpc;
 use super::headers::{self, Traits};
 use super::relay::Exchange;
@@ -161,9 +161,14 @@ impl Call<'_> {
                 let now = Instant::now();
                 ticket.saw_head(now);
                 self.exchange.saw_head(now);
-                let answer = Answer { reply, ticket };
+                let mut answer = Answer { reply, ticket };
                 match self.judge(&answer) {
-                    None => Ok(answer),
+                    None => {
+                        if answer.ticket.is_watched() && outcome_of(&answer.reply.head) == Outcome::Success {
+                            answer.ticket.proves();
+                        }
+                        Ok(answer)
+                    }
                     Some(failure) => Err(Failed::Status(failure, Box::new(answer))),
                 }
             }

@@ -332,7 +332,9 @@ async fn connections_are_balanced_checked_and_taken_away_from_the_sick() {
     let more = "health = { tcp = true, interval = \"500ms\", timeout = \"500ms\", fall = 2 }\n";
     let sidecar = at(&addrs, more).await;
     eventually("both have passed their check", SOON, async || {
-        (sidecar.api("/api/services/web").await["usable"] == 2).then_some(())
+        // Whoever passes first serves alone until requests are told of the other.
+        let proven = sidecar.states("web").await.iter().all(|(_, state)| state == "usable");
+        (proven && sidecar.api("/api/services/web").await["usable"] == 2).then_some(())
     })
     .await;
     let mut seen = String::new();

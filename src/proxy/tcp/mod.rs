@@ -89,6 +89,7 @@ async fn carry(seat: &Seat, mut client: Transport, mut instance: Socket, mut tic
     let end = relay::run(&mut client, &mut instance, &watch, streams, || {
         if std::mem::take(&mut silent) {
             ticket.saw_head(Instant::now());
+            ticket.proves();
         }
     });
     let end = end.await;
