@@ -26,6 +26,9 @@ pub async fn a_stopped_instance_is_out_until_it_goes_on(registry: Registry) {
     becomes("usable").await;
     instances[0].stop();
     becomes("unhealthy").await;
+    // Judged is not yet published.
+    let usable = async || (sidecar.api("/api/services/web").await["usable"] == 2).then_some(());
+    eventually("two are left", SOON, usable).await;
     for _ in 0..30 {
         let answer = sidecar.get("web", "/checked").await;
         assert_eq!(answer.status, 200);
