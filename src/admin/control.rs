@@ -7,8 +7,8 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
-/// Acts that are posted to `/api/services/NAME/endpoints/ADDR/ACT`.
-const ACTS: [&str; 1] = ["readmit"];
+/// What is posted to `/api/services/NAME/endpoints/ADDR/` to take an ejection back.
+const READMIT: &str = "readmit";
 
 #[derive(Serialize)]
 struct Done<'a> {
@@ -26,14 +26,13 @@ pub(super) fn act(cluster: &Cluster, (addr, act): (&str, &str), headers: &Header
     if let Some(why) = stranger(headers) {
         return refuse(StatusCode::FORBIDDEN, "cross_origin", why);
     }
-    if !ACTS.contains(&act) {
-        let detail =
-            format!("nothing called {act:?} can be done to an endpoint; there is {}", ACTS.join(", "));
+    if act != READMIT {
+        let detail = format!("nothing called {act:?} can be done to an endpoint; there is {READMIT}");
         return refuse(StatusCode::NOT_FOUND, "not_found", &detail);
     }
     let service = cluster.name().as_str();
     match addr.parse() {
-        Ok(endpoint) if cluster.pardon(endpoint) => json(&Done { service, endpoint, done: "readmit" }),
+        Ok(endpoint) if cluster.pardon(endpoint) => json(&Done { service, endpoint, done: READMIT }),
         Ok(_) => {
             let detail =
                 format!("{service} has no endpoint {addr}; /api/services/{service} lists those it has");

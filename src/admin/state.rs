@@ -19,7 +19,7 @@ pub(super) enum State {
     Suspect,
     /// The registry says so.
     Critical,
-    /// A source before its own has usable instances.
+    /// Another source of its service serves.
     Standby,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn reasons(member: &Member) -> Vec<String> {
         reasons.push("disputed: its registry calls it passing".to_owned());
     }
     if member.standby {
-        reasons.push("standby: a source before its own has usable instances".to_owned());
+        reasons.push("standby: another source serves".to_owned());
     }
     if is_weightless(member) {
         reasons.push("weight 0".to_owned());

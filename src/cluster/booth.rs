@@ -61,7 +61,7 @@ impl Booth {
         let (eligible, picker) = self.choice(&snapshot);
         let Some(target) = picker.pick(ctx) else { return Err(snapshot.why_none(eligible.len())) };
         let opened = if snapshot.panic {
-            self.open_any(target, eligible.len(), ctx.now)
+            self.enter(target, eligible.len(), false, ctx.now)
         } else {
             self.open(target, eligible.len(), ctx.now)
         };
@@ -94,7 +94,7 @@ impl Booth {
         match opened {
             Some(ticket) => Ok(ticket),
             None if ctx.tried.is_empty() => {
-                let any = untried().find_map(|target| self.open_any(target, eligible.len(), ctx.now));
+                let any = untried().find_map(|target| self.enter(target, eligible.len(), false, ctx.now));
                 any.ok_or(PickError::Saturated)
             }
             None if untried().all(|target| !target.history.trial.is_free()) => Err(PickError::Exhausted),
@@ -109,18 +109,23 @@ impl Booth {
             Entry::Trial => true,
             Entry::Refused => return None,
         };
-        let entered = target.history.load.enter(self.settings.limits.in_flight_per_target);
-        if !entered && trial {
+        let ticket = self.enter(target, choices, trial, now);
+        if trial && ticket.is_none() {
             target.history.trial.judge(Outcome::Abandoned);
         }
-        entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), choices, trial, now))
+        ticket
     }
 
-    /// The same, whether it is on trial or not.
-    #[cold]
-    fn open_any(self: &Rc<Self>, target: &Arc<Target>, choices: usize, now: Instant) -> Option<Ticket> {
+    /// The same, whether it is on trial or not; `trial` says whether this request is it.
+    fn enter(
+        self: &Rc<Self>,
+        target: &Arc<Target>,
+        choices: usize,
+        trial: bool,
+        now: Instant,
+    ) -> Option<Ticket> {
         let entered = target.history.load.enter(self.settings.limits.in_flight_per_target);
-        entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), choices, false, now))
+        entered.then(|| Ticket::open(Rc::clone(self), Arc::clone(target), choices, trial, now))
     }
 }
 

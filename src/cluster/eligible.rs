@@ -19,7 +19,8 @@ pub(super) struct Eligible {
 /// The targets that nobody has anything against. While none is proven yet, the unproven ones serve: a sidecar that
 /// starts must not wait for its checks, but a proven instance goes before a new one. Weight 0 gets no new traffic.
 ///
-/// In failover the first of the `sources` that has such targets gives them all.
+/// In failover the first of the `sources` that has such targets gives them all: before one of which only targets on
+/// trial are left, which then come along, and before one in panic.
 ///
 /// Where fewer than the share `panic` of those that it lists as passing are left, checks and ejections are ignored: then
 /// it is likelier that they err, or that the few would be crushed, than that nearly all have failed by themselves
@@ -75,7 +76,9 @@ pub(super) fn eligible_part(
 ) -> Vec<Arc<Target>> {
     let ours = members
         .iter()
-        .filter(|member| source.is_none_or(|source| member.source == source))
+        .filter(|member| {
+            source.is_none_or(|source| member.source == source) || !member.target.history.trial.is_free()
+        })
         .filter(|member| subset.has(&member.target.endpoint.meta))
         .cloned()
         .collect::<Vec<_>>();

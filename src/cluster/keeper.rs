@@ -204,7 +204,9 @@ impl Keeper {
         let settings = &self.cluster.settings;
         let chosen = eligible(&members, settings.mode, self.books.len(), settings.panic);
         if let Some(source) = chosen.source {
-            members.iter_mut().for_each(|member| member.standby = member.source != source);
+            members.iter_mut().for_each(|member| {
+                member.standby = member.source != source && member.target.history.trial.is_free()
+            });
         }
         self.select(chosen.source);
         self.panic(&chosen);

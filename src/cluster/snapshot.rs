@@ -43,7 +43,7 @@ pub struct Member {
     pub held_since: Option<Instant>,
     /// Its source is a registry, which says that it is well.
     pub vouched: bool,
-    /// A source before its own has usable targets, so it waits.
+    /// Another source serves, so it waits.
     pub standby: bool,
 }
 

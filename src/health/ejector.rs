@@ -102,10 +102,9 @@ impl Stock {
         let mut stock = Self::default();
         for target in listed.iter().filter(|target| target.endpoint.weight.get() > 0) {
             let health = &target.history.health;
-            stock.all += usize::from(health.is_clear_but_for(&[Flag::Outlier, Flag::Check]));
-            stock.ejected += usize::from(
-                health.is_clear_but_for(&[Flag::Outlier, Flag::Check]) && health.has(Flag::Outlier),
-            );
+            let is_ours = health.is_clear_but_for(&[Flag::Outlier, Flag::Check]);
+            stock.all += usize::from(is_ours);
+            stock.ejected += usize::from(is_ours && health.has(Flag::Outlier));
             stock.sound += usize::from(is_sound(target));
         }
         stock

@@ -8,6 +8,9 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use tokio::time::Instant;
 
+/// What gRPC says of a call whose time is over.
+const DEADLINE_EXCEEDED: &str = "4";
+
 /// Why a request gets an answer from us instead of an instance's.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -98,7 +101,7 @@ impl Fault {
         match self {
             Self::Pick(PickError::Saturated) | Self::OutOfFiles | Self::HeadTooLarge => "8",
             Self::Pick(_) | Self::ConnectFailed(_) | Self::Reset(_) => "14",
-            Self::Timeout(_) => "4",
+            Self::Timeout(_) => DEADLINE_EXCEEDED,
             Self::NoRoute => "12",
             _ => "13",
         }
@@ -171,10 +174,10 @@ impl Fault {
         facts
     }
 
-    /// What ends a gRPC call whose answer has begun when its deadline comes: DEADLINE_EXCEEDED.
+    /// What ends a gRPC call whose answer has begun when its deadline comes.
     pub fn too_late() -> HeaderMap {
         let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from_static("4"));
+        trailers.insert("grpc-status", HeaderValue::from_static(DEADLINE_EXCEEDED));
         let why = "timeout: the deadline came amid the answer";
         trailers.insert("grpc-message", HeaderValue::from_static(why));
         trailers

@@ -56,9 +56,6 @@ const JUDGED_STREAMS: u64 = 500;
 /// A call that had less time was never meant to be answered.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(20);
 
-/// So much sooner than ours a client's clock may say that its deadline is over.
-const CLOCKS: Duration = Duration::from_millis(50);
-
 /// What the streams of one connection share.
 #[derive(Debug)]
 struct Front {
@@ -182,11 +179,15 @@ impl Front {
         &self.seat.client
     }
 
-    /// The client has given up a stream that began then. A call whose own deadline was over is none that nobody wanted,
-    /// if that was a deadline.
+    /// The client has given up a stream that began then. A call that it gave up for its own deadline, by whatever clock,
+    /// is none that nobody wanted.
     fn gives_up(&self, begun: Instant, deadline: Option<Instant>) {
-        let is_over = |end: &Instant| *end >= begun + SHORTEST_DEADLINE && Instant::now() + CLOCKS >= *end;
-        if begun.elapsed() < SOON && !deadline.as_ref().is_some_and(is_over) {
+        let lasted = begun.elapsed();
+        let is_due = |end: Instant| {
+            let given = end.saturating_duration_since(begun);
+            given >= SHORTEST_DEADLINE && lasted >= given / 2
+        };
+        if lasted < SOON && !deadline.is_some_and(is_due) {
             self.given_up.set(self.given_up.get() + 1);
         }
     }

@@ -103,6 +103,38 @@ async fn requests_that_are_given_up_one_by_one_end_the_connection_too() {
     assert!(frames.next_of(PING).await.is_some());
 }
 
+/// Clients of gRPC reset their calls when their time is over.
+#[tokio::test]
+async fn calls_that_are_given_up_at_their_deadline_are_no_abuse() {
+    let instance = Instance::start("one").await;
+    let sidecar = facing(instance.addr(), "http = \"1\"\n").await;
+    let call = |timeout: &str| {
+        let fields = [field("content-type", "application/grpc"), field("grpc-timeout", timeout)];
+        [get_block("/delay/3000"), fields.concat()].concat()
+    };
+    let give_up = async |frames: &mut Frames, timeout: &str, after: u64| {
+        for batch in 0..6 {
+            let streams = || (0..100).map(move |n| 2 * (100 * batch + n) + 1);
+            let begun: Vec<_> =
+                streams().flat_map(|stream| frame(HEADERS, WHOLE, stream, &call(timeout))).collect();
+            let ended: Vec<_> =
+                streams().flat_map(|stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])).collect();
+            frames.0.write_all(&begun).await?;
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            frames.0.write_all(&ended).await?;
+        }
+        frames.0.write_all(&frame(PING, 0, 0, &[1; 8])).await
+    };
+    let mut frames = Frames::open(sidecar.service("web")).await;
+    give_up(&mut frames, "400m", 300).await.unwrap();
+    assert!(frames.next_of(PING).await.is_some());
+    // A deadline alone is no licence.
+    let mut frames = Frames::open(sidecar.service("web")).await;
+    if give_up(&mut frames, "400m", 20).await.is_ok() {
+        assert!(matches!(frames.ended().await, Some(11) | None));
+    }
+}
+
 #[tokio::test]
 async fn a_head_without_end_ends_the_connection() {
     let server = ByHand::start().await;
